@@ -1,0 +1,206 @@
+//! The report as users and scripts see it: `/leaks.json`, `pageshim report`, captures.
+//!
+//! Field names are a contract: add freely, rename never.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this document.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Everything known at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// One entry per process image, newest first.
+    pub processes: Vec<Process>,
+    /// Sites with live blocks, most bytes first.
+    pub leaks: Vec<Leak>,
+}
+
+/// Bytes and blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Requested bytes.
+    pub bytes: u64,
+    /// Blocks.
+    pub blocks: u64,
+}
+
+/// How a process stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its connection is open.
+    #[default]
+    Running,
+    /// It ended by itself (exit, main's return, exec).
+    Exited,
+    /// It ended by a signal, or without a word.
+    Killed,
+}
+
+/// How a process ended, as far as known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit status.
+    pub code: Option<i32>,
+    /// Signal number.
+    pub signal: Option<i32>,
+}
+
+/// Where the heap's committed bytes go: the first six parts sum to `committed_bytes`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pages {
+    /// Live bytes as asked for.
+    pub requested_bytes: u64,
+    /// Slot bytes beyond them, in live blocks.
+    pub rounding_bytes: u64,
+    /// Carved slots without a block.
+    pub free_slot_bytes: u64,
+    /// Page runs' ends and parts never carved.
+    pub tail_bytes: u64,
+    /// Accessible slices that serve no class now.
+    pub retained_bytes: u64,
+    /// Page structs, records, tables, shared state.
+    pub metadata_bytes: u64,
+    /// The sum of the above.
+    pub committed_bytes: u64,
+    /// Resident bytes of the heap, from the kernel (0 when it could not be asked).
+    pub resident_bytes: u64,
+}
+
+/// Calls to the kernel made by the layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Syscalls {
+    /// `mmap`.
+    pub mmap: u64,
+    /// `munmap`.
+    pub munmap: u64,
+    /// `madvise`.
+    pub madvise: u64,
+    /// `mremap`.
+    pub mremap: u64,
+    /// `mprotect`.
+    pub mprotect: u64,
+    /// Everything else.
+    pub other: u64,
+    /// Time spent in all of them, ns.
+    pub nanoseconds: u64,
+}
+
+/// One process image.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Stable id: hex of the token.
+    pub id: String,
+    /// Process id.
+    pub pid: u32,
+    /// Service name, else the executable's file name.
+    pub name: String,
+    /// Path of the executable.
+    pub executable: String,
+    /// Arguments.
+    pub command: Vec<String>,
+    /// Running, exited or killed.
+    pub state: State,
+    /// How it ended; null while it runs.
+    pub exit: Option<Exit>,
+    /// `exact`, `count`, …
+    pub mode: String,
+    /// `gpa`, `page`, …
+    pub heap: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// Seconds from start to end or now.
+    pub seconds: f64,
+    /// Live now (or at the end).
+    pub live: Amount,
+    /// Most live bytes, and the blocks then.
+    pub peak: Amount,
+    /// All ever allocated.
+    pub total: Amount,
+    /// All ever freed.
+    pub freed: Amount,
+    /// Blocks freed before their thread's next allocation.
+    pub temporary: u64,
+    /// Allocations by api (`malloc`, `calloc`, …).
+    pub apis: BTreeMap<String, u64>,
+    /// Page account.
+    pub pages: Pages,
+    /// System calls.
+    pub syscalls: Syscalls,
+    /// Null until a reachability check ran.
+    pub check: Option<serde_json::Value>,
+    /// What was not recorded, all reasons.
+    pub events_dropped: u64,
+    /// The same by reason, reasons with zero left out.
+    pub drops: BTreeMap<String, u64>,
+    /// Misuse by kind, kinds with zero left out.
+    pub misuse: BTreeMap<String, u64>,
+    /// Distinct stacks seen.
+    pub sites: u64,
+    /// Threads now and ever.
+    pub threads: Threads,
+    /// Id of the process it was forked from.
+    pub parent: Option<String>,
+}
+
+/// Thread counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Threads {
+    /// Running now.
+    pub live: u64,
+    /// Ever started.
+    pub total: u64,
+}
+
+/// One site's live blocks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Leak {
+    /// Id of the process.
+    pub process: String,
+    /// Site id: hex of the stack's hash, stable between runs of one build where addresses are.
+    pub site: String,
+    /// `live` until a check ran, then `definite`, `indirect`, `possible`, `reachable`.
+    pub class: String,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Live requested bytes.
+    pub bytes: u64,
+    /// Bytes that would return to the kernel if only these were freed; null when not computed.
+    pub pinned_bytes: Option<u64>,
+    /// All blocks ever allocated here.
+    pub total_blocks: u64,
+    /// All bytes ever allocated here.
+    pub total_bytes: u64,
+    /// Blocks freed before their thread's next allocation.
+    pub temporary_blocks: u64,
+    /// Upper bound of the oldest live block's age: time since the site was first seen.
+    pub oldest_seconds: f64,
+    /// Thread that saw the stack first.
+    pub thread: String,
+    /// Null when the stack is whole, else why it ends where it does.
+    pub incomplete: Option<String>,
+    /// Leaf first; the first frame is the caller of the allocation function.
+    pub stack: Vec<Frame>,
+}
+
+/// One frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Demangled name, or `fun_1a2b@libfoo.so` where there is no symbol.
+    pub function: String,
+    /// Source file.
+    pub file: Option<String>,
+    /// Line.
+    pub line: Option<u32>,
+    /// File name of the module.
+    pub module: String,
+    /// Address in the process, hex.
+    pub address: String,
+    /// True for a function inlined into the next frame.
+    pub inlined: bool,
+}

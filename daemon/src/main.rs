@@ -1,0 +1,5 @@
+//! pageshim: the daemon and the command line.
+
+mod books;
+
+fn main() {}
