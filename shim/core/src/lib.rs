@@ -1,2 +1,16 @@
-//! The parts of the shim that can be tested without hooking a process.
+//! The parts of the shim that can be tested without hooking a process: system
+//! calls, the heap's layers, the unwinder, sites, records and shared state.
+//!
+//! Nothing here allocates ambiently; memory comes from the caller or from the
+//! parent layer a value was given.
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod heap;
+pub mod sync;
+pub mod sys;
+
+/// The kernel's page size on x86-64. Other architectures need their own build.
+pub const OS_PAGE_BYTES: usize = 4096;

@@ -1,0 +1,145 @@
+//! Size classes: 16 bytes apart up to 128, then four to a doubling, up to 64 KiB.
+//!
+//! Rounding costs 8 % on average and 20 % at worst above 128 bytes. All
+//! functions are pure arithmetic.
+
+/// Bytes of a slice, the unit of page runs.
+pub const SLICE_BYTES: usize = 1 << SLICE_SHIFT;
+/// log2 of [`SLICE_BYTES`].
+pub const SLICE_SHIFT: u32 = 16;
+/// Classes with slots; the class of this number is "singleton".
+pub const SLOT_CLASSES: usize = 44;
+/// The class of blocks that have a page run to themselves.
+pub const SINGLETON: usize = SLOT_CLASSES;
+/// All classes.
+pub const CLASSES: usize = SLOT_CLASSES + 1;
+/// Largest request served from a slot.
+pub const SLOT_MAX: usize = 64 * 1024;
+/// Largest slot in a one-slice page.
+pub const SMALL_MAX: usize = 8 * 1024;
+/// Slices of a page of larger slots.
+pub const MEDIUM_SLICES: usize = 8;
+/// Requests up to this size find their page by table.
+pub const DIRECT_MAX: usize = 1024;
+/// Every block's alignment.
+pub const ALIGN: usize = 16;
+
+/// The class that serves `requested` bytes (at most [`SLOT_MAX`]).
+#[inline]
+pub const fn class_of(requested: usize) -> usize {
+    if requested <= 128 {
+        return if requested == 0 {
+            0
+        } else {
+            (requested - 1) / 16
+        };
+    }
+    let last = requested - 1;
+    let doubling = last.ilog2() as usize;
+    let quarter = (last >> (doubling - 2)) & 3;
+    8 + (doubling - 7) * 4 + quarter
+}
+
+/// Bytes of a slot of `class`.
+pub const fn slot_bytes(class: usize) -> usize {
+    if class < 8 {
+        return (class + 1) * 16;
+    }
+    let doubling = (class - 8) / 4 + 7;
+    let quarter = (class - 8) % 4;
+    (1 << doubling) + ((quarter + 1) << (doubling - 2))
+}
+
+/// Slices of a page of `class`.
+pub const fn page_slices(class: usize) -> usize {
+    if slot_bytes(class) <= SMALL_MAX {
+        1
+    } else {
+        MEDIUM_SLICES
+    }
+}
+
+/// Slots of a page of `class`.
+pub const fn page_slots(class: usize) -> usize {
+    page_slices(class) * SLICE_BYTES / slot_bytes(class)
+}
+
+const MAGIC_SHIFT: u32 = 44;
+
+/// Multiplier that turns division by `slot` into [`divide`].
+pub const fn magic(slot: usize) -> u64 {
+    ((1u64 << MAGIC_SHIFT) + slot as u64 - 1) / slot as u64
+}
+
+/// `offset / slot` for offsets within a page run.
+#[inline]
+pub const fn divide(offset: usize, magic: u64) -> usize {
+    ((offset as u64 * magic) >> MAGIC_SHIFT) as usize
+}
+
+/// The class whose slots are multiples of `align` (a power of two) and hold
+/// `requested` bytes; `None` when that is a singleton's work.
+pub const fn aligned_class(requested: usize, align: usize) -> Option<usize> {
+    if requested > SLOT_MAX || align > SLOT_MAX {
+        return None;
+    }
+    let mut class = class_of(if requested < align { align } else { requested });
+    while class < SLOT_CLASSES {
+        if slot_bytes(class).is_multiple_of(align) {
+            return Some(class);
+        }
+        class += 1;
+    }
+    None
+}
+
+const _: () = assert!(class_of(SLOT_MAX) == SLOT_CLASSES - 1);
+const _: () = assert!(slot_bytes(SLOT_CLASSES - 1) == SLOT_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: every request gets the smallest slot that holds it. Method: all sizes.
+    #[test]
+    fn each_size_gets_the_smallest_slot_that_holds_it() {
+        for requested in 1..=SLOT_MAX {
+            let class = class_of(requested);
+            assert!(slot_bytes(class) >= requested, "{requested}");
+            assert!(
+                class == 0 || slot_bytes(class - 1) < requested,
+                "{requested}"
+            );
+        }
+        assert_eq!(class_of(0), 0);
+    }
+
+    // Goal: multiplication divides exactly. Method: each class, each slot's first, last and middle byte.
+    #[test]
+    fn magic_divides_every_offset_of_a_page() {
+        for class in 0..SLOT_CLASSES {
+            let slot = slot_bytes(class);
+            let multiplier = magic(slot);
+            for index in 0..page_slots(class) {
+                for within in [0, 1, slot / 2, slot - 1] {
+                    let offset = index * slot + within;
+                    assert_eq!(divide(offset, multiplier), index, "class {class}");
+                }
+            }
+        }
+    }
+
+    // Goal: aligned classes are aligned and fit. Method: all powers of two with odd sizes.
+    #[test]
+    fn aligned_classes_hold_and_align() {
+        for shift in 4..=16 {
+            let align = 1 << shift;
+            for requested in [1, 17, 100, 1000, 5000, 40_000, 65_536] {
+                let class = aligned_class(requested, align).expect("within slots");
+                assert!(slot_bytes(class) >= requested);
+                assert_eq!(slot_bytes(class) % align, 0);
+            }
+        }
+        assert_eq!(aligned_class(1, 1 << 17), None);
+    }
+}

@@ -1,0 +1,737 @@
+//! A thread's set of pages.
+//!
+//! # Design
+//! Each class has a queue of pages with (perhaps) free slots; the first is the
+//! one allocations come from. A page that runs out leaves the queue and waits in
+//! the class's full list until somebody frees into it. Requests up to 1 KiB find
+//! the first page through `direct`, larger ones through the class.
+//!
+//! A heap outlives its thread: a new thread adopts it, or any thread that frees
+//! into it, or looks for a page of a class it has, absorbs its pages.
+//!
+//! # Invariants
+//! H1. Only the thread that holds a heap in state `Running` (or won it from
+//!     `Idle`) touches its cells.
+//! H2. A page is in exactly one of: a queue, a full list, a free run.
+//! H3. Heaps are never unmapped, and aligned to more than the flag bits.
+//!
+//! # Concurrency
+//! Remote free pushes a block on `page.remote` (Release) or, for a full page
+//! that asked for it, on `heap.delayed` (Release); the owner swaps both lists
+//! out (Acquire). `state` moves Idle -> Running by compare-and-swap (Acquire)
+//! and back by a Release store.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use pageshim_wire::process::class;
+
+use super::classes::{
+    CLASSES, DIRECT_MAX, SINGLETON, SLICE_BYTES, SLICE_SHIFT, SLOT_CLASSES, SLOT_MAX, class_of,
+    magic, page_slices, page_slots, slot_bytes,
+};
+use super::page::{Block, FLAGS, FULL, NOTIFY, Page, RECORDS, SINGLE};
+use super::space::{PURGE_AFTER_MS, Spaces};
+use crate::heap::accounts::Accounts;
+use crate::sys;
+
+const CARVE_BYTES: usize = 4096;
+const SPARES: usize = 4;
+static EMPTY: Page = Page::empty();
+
+/// Who holds a heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum HeapState {
+    /// Never set up.
+    Unused = 0,
+    /// A thread's.
+    Running = 1,
+    /// Nobody's: free to adopt or absorb.
+    Idle = 2,
+    /// Of a thread that did not survive a fork: its lists may be torn, so its
+    /// pages take frees and nothing else.
+    Orphan = 3,
+}
+
+/// How a free went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freed {
+    /// Into a page of this heap.
+    Local,
+    /// Into another heap's page.
+    Remote,
+}
+
+#[derive(Debug)]
+struct Bin {
+    first: Cell<&'static Page>,
+    last: Cell<*const Page>,
+    full: Cell<*const Page>,
+    spares: [Cell<*const Page>; SPARES],
+    next_spare: Cell<u32>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Heap {
+    direct: [Cell<&'static Page>; DIRECT_MAX / 16 + 1],
+    bins: [Bin; SLOT_CLASSES],
+    spaces: &'static Spaces,
+    accounts: &'static Accounts,
+    recording: Cell<bool>,
+    next_maintenance_ms: Cell<u64>,
+    delayed: AtomicUsize,
+    next_heap: AtomicUsize,
+    state: AtomicU32,
+}
+
+// SAFETY: H1; what is shared is atomic.
+unsafe impl Sync for Heap {}
+
+const _: () = assert!(align_of::<Heap>() > FLAGS);
+
+fn page_at(pointer: *const Page) -> Option<&'static Page> {
+    // SAFETY: page pointers in lists come from Space::page, which lives for ever (P4).
+    unsafe { pointer.as_ref() }
+}
+
+impl Heap {
+    /// Sets up a heap in state `Running` in fresh memory.
+    ///
+    /// # Safety
+    /// `at` is valid for a `Heap`, aligned, unused, and never unmapped (H3).
+    pub unsafe fn place(
+        at: *mut Self,
+        spaces: &'static Spaces,
+        accounts: &'static Accounts,
+        recording: bool,
+    ) -> &'static Self {
+        let bin = || Bin {
+            first: Cell::new(&EMPTY),
+            last: Cell::new(ptr::null()),
+            full: Cell::new(ptr::null()),
+            spares: [const { Cell::new(ptr::null()) }; SPARES],
+            next_spare: Cell::new(0),
+        };
+        let heap = Self {
+            direct: core::array::from_fn(|_| Cell::new(&EMPTY)),
+            bins: core::array::from_fn(|_| bin()),
+            spaces,
+            accounts,
+            recording: Cell::new(recording),
+            next_maintenance_ms: Cell::new(0),
+            delayed: AtomicUsize::new(0),
+            next_heap: AtomicUsize::new(0),
+            state: AtomicU32::new(HeapState::Running as u32),
+        };
+        // SAFETY: the caller vouched for the place.
+        let heap = unsafe {
+            at.write(heap);
+            &*at
+        };
+        heap.register();
+        heap
+    }
+
+    fn register(&'static self) {
+        let mut old = HEAPS.load(Ordering::Relaxed);
+        loop {
+            self.next_heap.store(old, Ordering::Relaxed);
+            let new = self.address();
+            // Release pairs with the Acquire in all_heaps.
+            match HEAPS.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    #[inline]
+    fn address(&self) -> usize {
+        ptr::from_ref(self).expose_provenance()
+    }
+
+    /// The spaces this heap draws from.
+    pub const fn spaces(&self) -> &'static Spaces {
+        self.spaces
+    }
+
+    /// Who holds it.
+    pub fn state(&self) -> u32 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    // ---- taking -----------------------------------------------------------
+
+    /// A slot for `requested` bytes, at most [`SLOT_MAX`].
+    #[inline]
+    pub fn take(&self, requested: usize) -> Option<(Block, &'static Page)> {
+        debug_assert!(requested <= SLOT_MAX);
+        if requested <= DIRECT_MAX {
+            let page = self.direct[requested.div_ceil(16)].get();
+            if let Some(block) = page.pop() {
+                return Some((block, page));
+            }
+        }
+        self.take_class(class_of(requested))
+    }
+
+    /// A slot of a class.
+    #[inline]
+    pub fn take_class(&self, class: usize) -> Option<(Block, &'static Page)> {
+        let page = self.bins[class].first.get();
+        if let Some(block) = page.pop() {
+            return Some((block, page));
+        }
+        let page = self.refill(class)?;
+        Some((page.pop()?, page))
+    }
+
+    /// A block with a run of its own; true when its memory is known to be zero.
+    pub fn take_single(&self, bytes: usize, align: usize) -> Option<(Block, &'static Page, bool)> {
+        self.maintain();
+        let slices = u32::try_from(bytes.checked_add(SLICE_BYTES - 1)? >> SLICE_SHIFT).ok()?;
+        let run = self.spaces.take(slices.max(1), align)?;
+        let page = run.page;
+        page.class.set(u8::try_from(SINGLETON).unwrap_or(u8::MAX));
+        page.used.set(1);
+        page.capacity.set(1);
+        page.remote.store(0, Ordering::Relaxed);
+        page.single_record.store(0, Ordering::Relaxed);
+        let record = ptr::from_ref(&page.single_record).cast_mut();
+        page.records.set(if self.recording.get() {
+            record
+        } else {
+            ptr::null_mut()
+        });
+        self.set_single_bytes(page, bytes, 0, 0);
+        let flags = if self.recording.get() {
+            SINGLE | RECORDS
+        } else {
+            SINGLE
+        };
+        page.owner.store(flags, Ordering::Release);
+        Some((Block::from_address(page.start.get())?, page, run.zeroed))
+    }
+
+    /// Books a singleton's usable bytes (whole OS pages) and its run.
+    fn set_single_bytes(&self, page: &Page, bytes: usize, old_bytes: usize, old_slices: u32) {
+        let usable = bytes.max(1).next_multiple_of(crate::OS_PAGE_BYTES);
+        page.single_bytes.set(usable);
+        let run = |slices: u32| i64::from(slices) << SLICE_SHIFT;
+        let (before, after) = (run(old_slices), run(page.slices.get()));
+        self.accounts
+            .add_class(SINGLETON, class::PAGE_BYTES, after - before);
+        let slots = i64::try_from(usable).unwrap_or(0) - i64::try_from(old_bytes).unwrap_or(0);
+        self.accounts.add_class(SINGLETON, class::CAPACITY, slots);
+        if old_slices == 0 {
+            self.accounts.add_class(SINGLETON, class::PAGES, 1);
+        }
+    }
+
+    /// Makes a singleton hold `bytes` without moving it.
+    pub fn resize_single(&self, page: &'static Page, bytes: usize) -> bool {
+        let Some(rounded) = bytes.checked_add(SLICE_BYTES - 1) else {
+            return false;
+        };
+        let Ok(slices) = u32::try_from(rounded >> SLICE_SHIFT) else {
+            return false;
+        };
+        let (old_bytes, old_slices) = (page.single_bytes.get(), page.slices.get());
+        let space = self.spaces.space_of(page.start.get());
+        if slices > old_slices {
+            if !space.extend(page, slices) {
+                return false;
+            }
+        } else if slices < old_slices {
+            space.shrink(page, slices.max(1), sys::coarse_ms());
+        }
+        self.set_single_bytes(page, bytes, old_bytes, old_slices);
+        true
+    }
+
+    /// Finds or makes a page of `class` with a free slot and puts it first.
+    #[cold]
+    #[inline(never)]
+    fn refill(&self, class: usize) -> Option<&'static Page> {
+        self.maintain();
+        self.drain_delayed();
+        loop {
+            let bin = &self.bins[class];
+            let Some(page) = page_at(bin.last.get()).map(|_| bin.first.get()) else {
+                break;
+            };
+            page.collect_remote();
+            if !page.free.get().is_null() {
+                return Some(page);
+            }
+            if page.capacity.get() < page.slots.get() {
+                self.carve(page);
+                return Some(page);
+            }
+            self.retire_full(page);
+        }
+        if IDLE_HEAPS.load(Ordering::Relaxed) > 0 && self.absorb_class(class) {
+            return self.refill(class);
+        }
+        self.fresh_page(class)
+    }
+
+    fn carve(&self, page: &Page) {
+        // Carve to the end of an OS page, so that each slow path touches one.
+        let slot = page.slot_bytes.get() as usize;
+        let used = page.capacity.get() as usize * slot;
+        let carved = page.carve(CARVE_BYTES - used % CARVE_BYTES);
+        self.accounts
+            .add_class(page.class(), class::CAPACITY, i64::from(carved));
+    }
+
+    fn fresh_page(&self, class: usize) -> Option<&'static Page> {
+        let slices = u32::try_from(page_slices(class)).ok()?;
+        let page = self.spaces.take(slices, 1)?.page;
+        let records = if self.recording.get() {
+            self.spaces.space_of(page.start.get()).take_records(class)
+        } else {
+            None
+        };
+        page.records.set(records.unwrap_or(ptr::null_mut()));
+        page.class.set(u8::try_from(class).ok()?);
+        page.slot_bytes.set(u32::try_from(slot_bytes(class)).ok()?);
+        page.magic.set(magic(slot_bytes(class)));
+        page.slots.set(u32::try_from(page_slots(class)).ok()?);
+        page.capacity.set(0);
+        page.used.set(0);
+        page.free.set(ptr::null_mut());
+        page.remote.store(0, Ordering::Relaxed);
+        let flags = if records.is_some() { RECORDS } else { 0 };
+        page.owner.store(self.address() | flags, Ordering::Release);
+        self.accounts
+            .add_page(class, i64::from(slices) << SLICE_SHIFT);
+        self.carve(page);
+        self.enqueue_first(page);
+        Some(page)
+    }
+
+    // ---- giving back ------------------------------------------------------
+
+    /// Frees a block of `page`, whoever owns it.
+    #[inline]
+    pub fn give(&self, page: &'static Page, block: Block) -> Freed {
+        let word = page.owner.load(Ordering::Relaxed);
+        if word & !RECORDS == self.address() {
+            page.push(block);
+            if page.used.get() == 0 {
+                self.retire_empty(page);
+            }
+            return Freed::Local;
+        }
+        self.give_slow(page, block)
+    }
+
+    #[inline(never)]
+    fn give_slow(&self, page: &'static Page, block: Block) -> Freed {
+        if page.flags() & SINGLE != 0 {
+            self.give_single(page);
+            return Freed::Local;
+        }
+        if page.owner_heap() == self.address() {
+            page.push(block);
+            self.unfull(page);
+            return Freed::Local;
+        }
+        if let Some(owner) = self.other_heap(page)
+            && self.absorb(owner)
+        {
+            return self.give(page, block);
+        }
+        self.give_remote(page, block);
+        Freed::Remote
+    }
+
+    fn give_single(&self, page: &'static Page) {
+        let bytes = i64::try_from(page.single_bytes.get()).unwrap_or(0);
+        let run = i64::from(page.slices.get()) << SLICE_SHIFT;
+        self.accounts.add_class(SINGLETON, class::PAGE_BYTES, -run);
+        self.accounts.add_class(SINGLETON, class::CAPACITY, -bytes);
+        self.accounts.add_class(SINGLETON, class::PAGES, -1);
+        let space = self.spaces.space_of(page.start.get());
+        space.give(page, true, sys::coarse_ms());
+        self.maintain();
+    }
+
+    fn other_heap(&self, page: &Page) -> Option<&'static Self> {
+        let address = page.owner_heap();
+        // SAFETY: H3: owner words hold addresses of heaps that live for ever, or 0.
+        unsafe { ptr::with_exposed_provenance::<Self>(address).as_ref() }
+    }
+
+    fn give_remote(&self, page: &'static Page, block: Block) {
+        let mut old = page.remote.load(Ordering::Relaxed);
+        loop {
+            let new = if old & NOTIFY != 0 {
+                0
+            } else {
+                block.set_next(ptr::with_exposed_provenance_mut(old));
+                block.address()
+            };
+            // Release pairs with the Acquire in Page::collect_remote.
+            match page
+                .remote
+                .compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) if old & NOTIFY != 0 => break,
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+        // The page is full and its owner wants to hear of it: hand the block itself over.
+        let Some(owner) = self.other_heap(page) else {
+            return;
+        };
+        let mut old = owner.delayed.load(Ordering::Relaxed);
+        loop {
+            block.set_next(ptr::with_exposed_provenance_mut(old));
+            // Release pairs with the Acquire in drain_delayed.
+            match owner.delayed.compare_exchange_weak(
+                old,
+                block.address(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Takes what other threads freed into our full pages.
+    fn drain_delayed(&self) {
+        if self.delayed.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut next = Block::from_address(self.delayed.swap(0, Ordering::Acquire));
+        while let Some(block) = next {
+            next = NonNull::new(block.next()).map(Block::at);
+            if let Some(page) = self.spaces.page_of(block.address()) {
+                self.give(self.spaces.head_of(page, block.address()), block);
+            }
+        }
+    }
+
+    // ---- queues -----------------------------------------------------------
+
+    fn enqueue_first(&self, page: &'static Page) {
+        let bin = &self.bins[page.class()];
+        page.prev.set(ptr::null());
+        match page_at(bin.last.get()) {
+            Some(_) => {
+                let old = bin.first.get();
+                old.prev.set(page);
+                page.next.set(old);
+            }
+            None => {
+                page.next.set(ptr::null());
+                bin.last.set(page);
+            }
+        }
+        self.set_first(page.class(), page);
+    }
+
+    fn enqueue_last(&self, page: &'static Page) {
+        let bin = &self.bins[page.class()];
+        let Some(last) = page_at(bin.last.get()) else {
+            self.enqueue_first(page);
+            return;
+        };
+        last.next.set(page);
+        page.prev.set(last);
+        page.next.set(ptr::null());
+        bin.last.set(page);
+    }
+
+    /// Takes a page off its queue.
+    fn dequeue(&self, page: &'static Page) {
+        let bin = &self.bins[page.class()];
+        let (prev, next) = (page_at(page.prev.get()), page_at(page.next.get()));
+        match next {
+            Some(next) => next.prev.set(page.prev.get()),
+            None => bin.last.set(page.prev.get()),
+        }
+        match prev {
+            Some(prev) => prev.next.set(page.next.get()),
+            None => self.set_first(page.class(), next.unwrap_or(&EMPTY)),
+        }
+    }
+
+    fn set_first(&self, class: usize, page: &'static Page) {
+        self.bins[class].first.set(page);
+        let high = slot_bytes(class) / 16;
+        if high >= self.direct.len() {
+            return;
+        }
+        let low = if class == 0 {
+            0
+        } else {
+            slot_bytes(class - 1) / 16 + 1
+        };
+        for entry in &self.direct[low..=high] {
+            entry.set(page);
+        }
+    }
+
+    /// A page ran out: it leaves the queue and asks to be told of a remote free.
+    fn retire_full(&self, page: &'static Page) {
+        let asked = page
+            .remote
+            .compare_exchange(0, NOTIFY, Ordering::AcqRel, Ordering::Relaxed);
+        if asked.is_err() {
+            page.collect_remote();
+            return;
+        }
+        self.dequeue(page);
+        page.set_flag(FULL, true);
+        let bin = &self.bins[page.class()];
+        page.prev.set(ptr::null());
+        page.next.set(bin.full.get());
+        if let Some(old) = page_at(bin.full.get()) {
+            old.prev.set(page);
+        }
+        bin.full.set(page);
+    }
+
+    /// A full page got a slot back.
+    fn unfull(&self, page: &'static Page) {
+        let bin = &self.bins[page.class()];
+        let (prev, next) = (page_at(page.prev.get()), page_at(page.next.get()));
+        match prev {
+            Some(prev) => prev.next.set(page.next.get()),
+            None => bin.full.set(page.next.get()),
+        }
+        if let Some(next) = next {
+            next.prev.set(page.prev.get());
+        }
+        page.set_flag(FULL, false);
+        page.remote.fetch_and(!NOTIFY, Ordering::AcqRel);
+        page.collect_remote();
+        self.enqueue_last(page);
+        if page.used.get() == 0 {
+            self.retire_empty(page);
+        }
+    }
+
+    /// A page has no block left: a few stay for reuse, the others go back.
+    fn retire_empty(&self, page: &'static Page) {
+        let bin = &self.bins[page.class()];
+        if ptr::eq(bin.last.get(), page) && ptr::eq(bin.first.get(), page) {
+            return;
+        }
+        let turn = bin.next_spare.get();
+        let spare = &bin.spares[turn as usize % SPARES];
+        let kept = spare.get();
+        if ptr::eq(kept, page) || bin.spares.iter().any(|other| ptr::eq(other.get(), page)) {
+            return;
+        }
+        bin.next_spare.set(turn.wrapping_add(1));
+        spare.set(page);
+        if let Some(old) = page_at(kept)
+            && old.used.get() == 0
+            && old.owner_heap() == self.address()
+            && old.class() == page.class()
+        {
+            self.release_page(old);
+        }
+    }
+
+    /// Gives an empty page's slices back to the space.
+    fn release_page(&self, page: &'static Page) {
+        let bin = &self.bins[page.class()];
+        for spare in &bin.spares {
+            if ptr::eq(spare.get(), page) {
+                spare.set(ptr::null());
+            }
+        }
+        self.dequeue(page);
+        let class = page.class();
+        let run = i64::from(page.slices.get()) << SLICE_SHIFT;
+        self.accounts.add_page(class, -run);
+        let capacity = i64::from(page.capacity.get());
+        self.accounts.add_class(class, class::CAPACITY, -capacity);
+        let space = self.spaces.space_of(page.start.get());
+        if page.has_records() {
+            space.give_records(class, page.records.get());
+        }
+        space.give(page, true, sys::coarse_ms());
+    }
+
+    // ---- upkeep -----------------------------------------------------------
+
+    /// About once a second, from slow paths: spare pages and free slices that
+    /// were not needed go back.
+    fn maintain(&self) {
+        let now = sys::coarse_ms();
+        if now < self.next_maintenance_ms.get() {
+            return;
+        }
+        self.next_maintenance_ms.set(now + PURGE_AFTER_MS / 2);
+        self.release_spares();
+        self.spaces.purge(now.saturating_sub(PURGE_AFTER_MS));
+    }
+
+    /// Gives spare pages back; answers nothing, the space's purge counts.
+    fn release_spares(&self) {
+        for (class, bin) in self.bins.iter().enumerate() {
+            for spare in &bin.spares {
+                let Some(page) = page_at(spare.replace(ptr::null())) else {
+                    continue;
+                };
+                let ours = page.owner_heap() == self.address() && page.class() == class;
+                let alone = ptr::eq(bin.last.get(), page) && ptr::eq(bin.first.get(), page);
+                if ours && page.used.get() == 0 && page.flags() & FULL == 0 && !alone {
+                    self.release_page(page);
+                }
+            }
+        }
+    }
+
+    /// Gives back everything that serves no block now; answers the bytes returned
+    /// to the kernel.
+    pub fn trim(&self) -> usize {
+        self.drain_delayed();
+        self.for_each_page(|page| {
+            if page.flags() & FULL == 0 {
+                page.collect_remote();
+            }
+        });
+        self.release_empty();
+        self.spaces.purge(u64::MAX - 1)
+    }
+
+    fn release_empty(&self) {
+        for bin in &self.bins {
+            let mut next = page_at(bin.last.get()).map(|_| bin.first.get());
+            while let Some(page) = next {
+                next = page_at(page.next.get());
+                if page.used.get() == 0 {
+                    self.release_page(page);
+                }
+            }
+        }
+    }
+
+    /// Visits every page of this heap.
+    fn for_each_page(&self, mut visit: impl FnMut(&'static Page)) {
+        for bin in &self.bins {
+            let queue = page_at(bin.last.get()).map(|_| bin.first.get());
+            for start in [queue, page_at(bin.full.get())] {
+                let mut next = start;
+                while let Some(page) = next {
+                    next = page_at(page.next.get());
+                    visit(page);
+                }
+            }
+        }
+    }
+
+    // ---- between threads --------------------------------------------------
+
+    /// The thread ends: empty pages go back, the rest waits for an heir.
+    pub fn park(&self) {
+        self.drain_delayed();
+        self.for_each_page(|page| {
+            if page.flags() & FULL == 0 {
+                page.collect_remote();
+            }
+        });
+        self.release_empty();
+        self.state.store(HeapState::Idle as u32, Ordering::Release);
+        IDLE_HEAPS.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A new thread takes over an idle heap; false when someone was faster.
+    pub fn adopt(&self) -> bool {
+        let (idle, running) = (HeapState::Idle as u32, HeapState::Running as u32);
+        let won = self
+            .state
+            .compare_exchange(idle, running, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if won {
+            IDLE_HEAPS.fetch_sub(1, Ordering::Relaxed);
+        }
+        won
+    }
+
+    /// In a forked child: a heap whose thread did not come along.
+    pub fn orphan(&self) {
+        if self.state() == HeapState::Running as u32 {
+            self.state
+                .store(HeapState::Orphan as u32, Ordering::Release);
+        }
+    }
+
+    /// Moves all pages of an idle heap into this one; false when it is not idle.
+    fn absorb(&self, other: &'static Self) -> bool {
+        if other.state() != HeapState::Idle as u32 || !other.adopt() {
+            return false;
+        }
+        let heir = self.address();
+        for (class, bin) in other.bins.iter().enumerate() {
+            let mut next = page_at(bin.last.get()).map(|_| bin.first.get());
+            other.set_first(class, &EMPTY);
+            bin.last.set(ptr::null());
+            while let Some(page) = next {
+                next = page_at(page.next.get());
+                page.owner.store(heir | page.flags(), Ordering::Relaxed);
+                self.enqueue_last(page);
+            }
+            let mut next = page_at(bin.full.replace(ptr::null()));
+            while let Some(page) = next {
+                next = page_at(page.next.get());
+                page.owner.store(heir | page.flags(), Ordering::Relaxed);
+                let mine = &self.bins[class];
+                page.prev.set(ptr::null());
+                page.next.set(mine.full.get());
+                if let Some(old) = page_at(mine.full.get()) {
+                    old.prev.set(page);
+                }
+                mine.full.set(page);
+            }
+            for spare in &bin.spares {
+                spare.set(ptr::null());
+            }
+        }
+        other.drain_delayed();
+        other.state.store(HeapState::Idle as u32, Ordering::Release);
+        IDLE_HEAPS.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Absorbs an idle heap that has pages of `class`.
+    fn absorb_class(&self, class: usize) -> bool {
+        all_heaps().any(|heap| {
+            let idle = !ptr::eq(heap, self) && heap.state() == HeapState::Idle as u32;
+            idle && !heap.bins[class].last.get().is_null() && self.absorb(heap)
+        })
+    }
+}
+
+static IDLE_HEAPS: AtomicUsize = AtomicUsize::new(0);
+static HEAPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Every heap ever set up in this process, newest first.
+pub fn all_heaps() -> impl Iterator<Item = &'static Heap> {
+    let heap = |address: usize| {
+        // SAFETY: the list links heaps that live for ever (H3).
+        unsafe { ptr::with_exposed_provenance::<Heap>(address).as_ref() }
+    };
+    // Acquire pairs with the Release in Heap::register.
+    let first = heap(HEAPS.load(Ordering::Acquire));
+    core::iter::successors(first, move |last| {
+        heap(last.next_heap.load(Ordering::Relaxed))
+    })
+}
+
+const _: () = assert!(CLASSES <= pageshim_wire::process::CLASSES_MAX);

@@ -1,0 +1,27 @@
+//! The general purpose layer: size classes over page runs cut from one reserve.
+//!
+//! # Design
+//! ```text
+//! reserve   | page structs | records | slices of 64 KiB ... (committed) ... (reserved) |
+//! small     1 slice,  blocks of 16 B .. 8 KiB
+//! medium    8 slices, blocks of 10 KiB .. 64 KiB
+//! singleton as many slices as one larger block needs
+//! ```
+//! `space` hands out runs of slices, `page` is the out-of-line struct of a run,
+//! `heap` is a thread's set of pages, `classes` the arithmetic between sizes.
+//! One range test answers "ours?", and the page struct is found by arithmetic.
+//!
+//! A design with 4 MiB pages for blocks up to 512 KiB was left out: such a page
+//! serves few blocks, and runs cut to size waste less and can grow in place.
+
+pub mod classes;
+mod heap;
+mod page;
+mod runs;
+mod space;
+#[cfg(test)]
+mod tests;
+
+pub use heap::{Freed, Heap, HeapState, all_heaps};
+pub use page::{Block, FLAGS, FULL, INTERIOR, Kind, Page, RECORDS, SINGLE};
+pub use space::{Space, Spaces};

@@ -1,0 +1,293 @@
+//! The out-of-line struct of a page run: two cache lines, the first of them hot.
+//!
+//! # Design
+//! `owner` is the address of the heap that owns the page, plus flags in its low
+//! bits: one compare with the running thread's heap finds the plain case
+//! (owned here, nothing special) and sends everything else to the slow path.
+//! `remote` is a stack of blocks freed by other threads, and the [`NOTIFY`] bit,
+//! set while the owner holds the page as full and wants to hear of a free.
+//!
+//! # Invariants
+//! P1. Fields in `Cell`s belong to the owner of the page, or to the holder of
+//!     the space's lock while the run is free.
+//! P2. `used` counts slots that are neither in `free` nor beyond `capacity`;
+//!     slots in `remote` or a heap's `delayed` list count as used.
+//! P3. A record is zero exactly when its slot holds no live block.
+//! P4. Page structs are never unmapped.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::classes::{SINGLETON, divide};
+
+/// The page is off its heap's queue because no slot is free.
+pub const FULL: usize = 1;
+/// Blocks of the page have records.
+pub const RECORDS: usize = 2;
+/// Not a page: a later slice of a run, `head` names the first.
+pub const INTERIOR: usize = 4;
+/// The page is one block.
+pub const SINGLE: usize = 8;
+/// All flag bits; heaps are aligned to more than this.
+pub const FLAGS: usize = 15;
+/// Bit in `remote`: whoever frees next tells the owner.
+pub(super) const NOTIFY: usize = 1;
+
+/// What a slice's page struct describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Never used.
+    Untouched = 0,
+    /// First slice of a run in use.
+    Head = 1,
+    /// Later slice of a run in use.
+    Interior = 2,
+    /// First or last slice of a free run.
+    Free = 3,
+}
+
+/// A block of memory that holds no user data now: its first word links to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block(NonNull<u8>);
+
+impl Block {
+    /// A block at a pointer of ours.
+    pub const fn at(pointer: NonNull<u8>) -> Self {
+        Self(pointer)
+    }
+
+    /// A block at an address of ours, `None` for zero.
+    pub fn from_address(address: usize) -> Option<Self> {
+        NonNull::new(ptr::with_exposed_provenance_mut(address)).map(Self)
+    }
+
+    /// The block's address.
+    pub fn address(self) -> usize {
+        self.0.as_ptr().expose_provenance()
+    }
+
+    /// The block as the caller gets it.
+    pub const fn pointer(self) -> *mut u8 {
+        self.0.as_ptr()
+    }
+
+    #[inline]
+    pub(super) fn next(self) -> *mut u8 {
+        // SAFETY: a free block is at least 16 bytes of ours, 16-aligned, and holds a link.
+        unsafe { self.0.cast::<*mut u8>().read() }
+    }
+
+    #[inline]
+    pub(super) fn set_next(self, next: *mut u8) {
+        // SAFETY: as in next(); nobody else uses a free block.
+        unsafe { self.0.cast::<*mut u8>().write(next) };
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct Page {
+    pub(super) free: Cell<*mut u8>,
+    pub(super) owner: AtomicUsize,
+    pub(super) used: Cell<u32>,
+    pub(super) slot_bytes: Cell<u32>,
+    pub(super) start: Cell<usize>,
+    pub(super) magic: Cell<u64>,
+    pub(super) records: Cell<*mut AtomicU64>,
+    pub(super) next: Cell<*const Page>,
+    pub(super) prev: Cell<*const Page>,
+    // Second line.
+    pub(super) remote: AtomicUsize,
+    pub(super) capacity: Cell<u32>,
+    pub(super) slots: Cell<u32>,
+    pub(super) single_bytes: Cell<usize>,
+    pub(super) single_record: AtomicU64,
+    pub(super) head: Cell<u32>,
+    pub(super) slices: Cell<u32>,
+    pub(super) next_run: Cell<u32>,
+    pub(super) prev_run: Cell<u32>,
+    pub(super) freed_at_ms: Cell<u64>,
+    pub(super) class: Cell<u8>,
+    pub(super) kind: Cell<Kind>,
+    pub(super) dirty: Cell<bool>,
+}
+
+// SAFETY: P1 says who may touch the cells; everything shared is atomic.
+unsafe impl Sync for Page {}
+// SAFETY: as above.
+unsafe impl Send for Page {}
+
+const _: () = assert!(size_of::<Page>() == 128 && size_of::<usize>() == 8);
+/// log2 of a page struct's size.
+pub(super) const PAGE_STRUCT_SHIFT: u32 = 7;
+
+impl Page {
+    /// A page without slots: what an empty class points to, so that the fast
+    /// path needs no test of its own.
+    pub const fn empty() -> Self {
+        Self {
+            free: Cell::new(ptr::null_mut()),
+            owner: AtomicUsize::new(0),
+            used: Cell::new(0),
+            slot_bytes: Cell::new(0),
+            start: Cell::new(0),
+            magic: Cell::new(0),
+            records: Cell::new(ptr::null_mut()),
+            next: Cell::new(ptr::null()),
+            prev: Cell::new(ptr::null()),
+            remote: AtomicUsize::new(0),
+            capacity: Cell::new(0),
+            slots: Cell::new(0),
+            single_bytes: Cell::new(0),
+            single_record: AtomicU64::new(0),
+            head: Cell::new(0),
+            slices: Cell::new(0),
+            next_run: Cell::new(0),
+            prev_run: Cell::new(0),
+            freed_at_ms: Cell::new(0),
+            class: Cell::new(0),
+            kind: Cell::new(Kind::Untouched),
+            dirty: Cell::new(false),
+        }
+    }
+
+    /// Takes a free slot.
+    #[inline]
+    pub(super) fn pop(&self) -> Option<Block> {
+        let block = Block(NonNull::new(self.free.get())?);
+        self.free.set(block.next());
+        self.used.set(self.used.get() + 1);
+        Some(block)
+    }
+
+    /// Puts a slot back; the caller looks at `used` and the flags.
+    #[inline]
+    pub(super) fn push(&self, block: Block) {
+        block.set_next(self.free.get());
+        self.free.set(block.pointer());
+        self.used.set(self.used.get() - 1);
+    }
+
+    /// The size class.
+    pub fn class(&self) -> usize {
+        usize::from(self.class.get())
+    }
+
+    /// True for a page that is one block.
+    pub fn is_single(&self) -> bool {
+        self.class() == SINGLETON
+    }
+
+    /// Bytes a block of this page may use.
+    pub fn usable(&self) -> usize {
+        if self.is_single() {
+            self.single_bytes.get()
+        } else {
+            self.slot_bytes.get() as usize
+        }
+    }
+
+    /// True when blocks here have records.
+    pub fn has_records(&self) -> bool {
+        !self.records.get().is_null()
+    }
+
+    /// The slot that begins at `address`, or `None` for an address inside a
+    /// slot, past the slots, or never handed out.
+    #[inline]
+    pub fn slot_at(&self, address: usize) -> Option<usize> {
+        let offset = address.wrapping_sub(self.start.get());
+        if self.is_single() {
+            return (offset == 0).then_some(0);
+        }
+        let index = divide(offset, self.magic.get());
+        let begins = index * self.slot_bytes.get() as usize == offset;
+        (begins && index < self.capacity.get() as usize).then_some(index)
+    }
+
+    /// The slot that holds `address` at any of its bytes.
+    pub fn slot_around(&self, address: usize) -> Option<usize> {
+        let offset = address.checked_sub(self.start.get())?;
+        if self.is_single() {
+            return (offset < self.single_bytes.get()).then_some(0);
+        }
+        let index = divide(offset, self.magic.get());
+        (index < self.capacity.get() as usize).then_some(index)
+    }
+
+    /// Address of slot `index`.
+    pub fn slot_address(&self, index: usize) -> usize {
+        self.start.get() + index * self.slot_bytes.get() as usize
+    }
+
+    /// Slots carved so far.
+    pub fn carved(&self) -> usize {
+        self.capacity.get() as usize
+    }
+
+    /// The record of slot `index`, when the page has records.
+    #[inline]
+    pub fn record(&self, index: usize) -> Option<&AtomicU64> {
+        let records = NonNull::new(self.records.get())?;
+        // SAFETY: a page with records has one for each slot, and slot_at() bounds the index.
+        Some(unsafe { records.add(index).as_ref() })
+    }
+
+    /// The heap that owns the page, without flags; 0 for none.
+    #[inline]
+    pub fn owner_heap(&self) -> usize {
+        self.owner.load(Ordering::Relaxed) & !FLAGS
+    }
+
+    #[inline]
+    pub(super) fn flags(&self) -> usize {
+        self.owner.load(Ordering::Relaxed) & FLAGS
+    }
+
+    pub(super) fn set_flag(&self, flag: usize, on: bool) {
+        let word = self.owner.load(Ordering::Relaxed);
+        let word = if on { word | flag } else { word & !flag };
+        self.owner.store(word, Ordering::Relaxed);
+    }
+
+    /// Moves everything other threads have freed into the free list.
+    /// Answers how many slots came back.
+    pub(super) fn collect_remote(&self) -> u32 {
+        if self.remote.load(Ordering::Relaxed) & !NOTIFY == 0 {
+            return 0;
+        }
+        // Acquire pairs with the Release of the push in Heap::free_remote.
+        let list = self.remote.swap(0, Ordering::Acquire) & !NOTIFY;
+        let mut count = 0;
+        let mut next = Block::from_address(list);
+        while let Some(block) = next {
+            next = NonNull::new(block.next()).map(Block);
+            self.push(block);
+            count += 1;
+        }
+        count
+    }
+
+    /// Carves up to `target` more bytes of slots; answers how many slots.
+    pub(super) fn carve(&self, target: usize) -> u32 {
+        let slot = self.slot_bytes.get() as usize;
+        let first = self.capacity.get() as usize;
+        let room = self.slots.get() as usize - first;
+        let count = (target / slot).clamp(1, room.max(1)).min(room);
+        let mut next = self.free.get();
+        for index in (first..first + count).rev() {
+            if let Some(block) = Block::from_address(self.slot_address(index)) {
+                block.set_next(next);
+                next = block.pointer();
+            }
+        }
+        self.free.set(next);
+        let carved = u32::try_from(count).unwrap_or(0);
+        self.capacity.set(self.capacity.get() + carved);
+        carved
+    }
+}

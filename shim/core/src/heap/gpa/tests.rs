@@ -1,0 +1,268 @@
+//! The gpa as a whole: content, accounts, threads.
+#![allow(unsafe_code)]
+
+use std::boxed::Box;
+use std::sync::mpsc;
+use std::vec::Vec;
+use std::{ptr, thread};
+
+use core::sync::atomic::Ordering;
+
+use pageshim_wire::process::{CLASS_WORDS, class, word};
+
+use super::classes::{CLASSES, SINGLETON, SLOT_MAX, slot_bytes};
+use super::{Block, Heap, Spaces};
+use crate::heap::accounts::Accounts;
+use crate::heap::page::Pages;
+
+struct World {
+    spaces: &'static Spaces,
+    accounts: &'static Accounts,
+}
+
+fn world(span: usize) -> World {
+    let accounts: &'static Accounts = Box::leak(Box::new(Accounts::new()));
+    let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(Pages::new(accounts))));
+    assert!(spaces.reserve(span), "address space for a test");
+    World { spaces, accounts }
+}
+
+impl World {
+    fn heap(&self) -> &'static Heap {
+        let place = Box::leak(Box::new(core::mem::MaybeUninit::<Heap>::uninit()));
+        // SAFETY: leaked memory of the right size and alignment.
+        unsafe { Heap::place(place.as_mut_ptr(), self.spaces, self.accounts, false) }
+    }
+
+    // Committed = what classes hold + what no class holds; each part is never negative.
+    fn check(&self, live: &[(usize, usize, usize)]) {
+        let word_at = |index| self.accounts.word(index).load(Ordering::Relaxed);
+        let mut pages = 0;
+        for class_index in 0..CLASSES {
+            let at = |field| word_at(word::CLASSES + class_index * CLASS_WORDS + field);
+            let used = live.iter().filter(|block| block.2 == class_index);
+            if class_index == SINGLETON {
+                let bytes: usize = used.map(|block| block.1.next_multiple_of(4096)).sum();
+                assert_eq!(at(class::CAPACITY), bytes as u64);
+            } else {
+                assert!(
+                    at(class::CAPACITY) >= used.count() as u64,
+                    "class {class_index}"
+                );
+                assert!(
+                    at(class::PAGE_BYTES) >= at(class::CAPACITY) * slot_bytes(class_index) as u64
+                );
+            }
+            pages += at(class::PAGE_BYTES);
+        }
+        assert!(word_at(word::HEAP_COMMITTED) >= pages);
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % below as u64) as usize
+    }
+
+    fn size(&mut self) -> usize {
+        match self.next(20) {
+            0 => SLOT_MAX + self.next(400_000),
+            1..3 => 1 + self.next(SLOT_MAX),
+            _ => 1 + self.next(900),
+        }
+    }
+}
+
+fn allocate(heap: &Heap, bytes: usize) -> (usize, usize, usize) {
+    let (block, page) = if bytes <= SLOT_MAX {
+        heap.take(bytes).expect("memory")
+    } else {
+        let (block, page, _) = heap.take_single(bytes, 1).expect("memory");
+        (block, page)
+    };
+    assert!(page.usable() >= bytes && block.address().is_multiple_of(16));
+    assert_eq!(
+        page.slot_at(block.address()).map(|i| page.slot_address(i)),
+        Some(block.address())
+    );
+    fill(block.address(), bytes);
+    (block.address(), bytes, page.class())
+}
+
+fn fill(address: usize, bytes: usize) {
+    let at = ptr::with_exposed_provenance_mut::<u8>(address);
+    let mark = (address >> 4) as u8;
+    // SAFETY: a live block of at least `bytes`.
+    unsafe {
+        at.write_bytes(mark, bytes.min(64));
+        at.add(bytes - 1).write(mark);
+    }
+}
+
+fn free(heap: &Heap, spaces: &'static Spaces, (address, bytes, _): (usize, usize, usize)) {
+    let at = ptr::with_exposed_provenance::<u8>(address);
+    let mark = (address >> 4) as u8;
+    // SAFETY: a live block of at least `bytes`.
+    let intact = unsafe { at.read() == mark && at.add(bytes - 1).read() == mark };
+    assert!(
+        intact,
+        "block {address:#x} of {bytes} bytes was overwritten"
+    );
+    let page = spaces.page_of(address).expect("ours");
+    let page = spaces.head_of(page, address);
+    heap.give(page, Block::from_address(address).expect("not null"));
+}
+
+// Goal: blocks never overlap, accounts hold at every step. Method: random work, one thread.
+#[test]
+fn random_work_keeps_content_and_accounts() {
+    let world = world(1 << 30);
+    let heap = world.heap();
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut live = Vec::new();
+    for step in 0..60_000 {
+        if live.len() > 2_000 || (!live.is_empty() && random.next(5) < 2) {
+            let index = random.next(live.len());
+            free(heap, world.spaces, live.swap_remove(index));
+        } else {
+            live.push(allocate(heap, random.size()));
+        }
+        if step % 500 == 0 {
+            world.check(&live);
+        }
+    }
+    for block in live.drain(..) {
+        free(heap, world.spaces, block);
+    }
+    heap.trim();
+    world.check(&live);
+    assert_eq!(
+        world.spaces.first().dirty_bytes(),
+        0,
+        "all free memory went back"
+    );
+    let classes = word::CLASSES..word::CLASSES + CLASSES * CLASS_WORDS;
+    for index in classes.filter(|index| index % CLASS_WORDS != class::SLOT_BYTES) {
+        assert_eq!(
+            world.accounts.word(index).load(Ordering::Relaxed),
+            0,
+            "word {index}"
+        );
+    }
+}
+
+// Goal: blocks freed by other threads come back, also those of dead threads.
+// Method: a ring of threads that hand blocks on; heaps are parked and adopted.
+#[test]
+fn blocks_cross_threads_and_outlive_them() {
+    let world = world(1 << 30);
+    let (spaces, accounts) = (world.spaces, world.accounts);
+    for round in 0..6 {
+        let handles: Vec<_> = (0..4)
+            .map(|index| {
+                let heap = super::all_heaps()
+                    .find(|heap| ptr::eq(heap.spaces(), spaces) && heap.adopt())
+                    .unwrap_or_else(|| World { spaces, accounts }.heap());
+                thread::spawn(move || {
+                    let mut random = Random(77 + index + round * 10);
+                    let mut kept = Vec::new();
+                    let (sender, receiver) = mpsc::channel();
+                    for _ in 0..20_000 {
+                        let block = allocate(heap, random.size().min(20_000));
+                        if random.next(2) == 0 {
+                            sender.send(block).expect("open");
+                        } else {
+                            kept.push(block);
+                        }
+                        if kept.len() > 300 {
+                            let index = random.next(kept.len());
+                            free(heap, spaces, kept.swap_remove(index));
+                        }
+                    }
+                    kept.into_iter().for_each(|block| free(heap, spaces, block));
+                    heap.park();
+                    drop(sender);
+                    receiver
+                })
+            })
+            .collect();
+        let receivers: Vec<_> = handles
+            .into_iter()
+            .map(|h| h.join().expect("thread"))
+            .collect();
+        let freeers: Vec<_> = receivers
+            .into_iter()
+            .map(|receiver| {
+                let heap = World { spaces, accounts }.heap();
+                thread::spawn(move || {
+                    receiver.iter().for_each(|block| free(heap, spaces, block));
+                    heap.trim();
+                    heap.park();
+                })
+            })
+            .collect();
+        freeers.into_iter().for_each(|h| h.join().expect("thread"));
+    }
+    // All threads are gone: this one may be every heap's. A block handed to a heap
+    // whose pages had moved on needs a second round.
+    let heaps: Vec<_> = super::all_heaps()
+        .filter(|heap| ptr::eq(heap.spaces(), spaces))
+        .collect();
+    heaps.iter().for_each(|heap| _ = heap.adopt());
+    for _ in 0..3 {
+        heaps.iter().for_each(|heap| _ = heap.trim());
+    }
+    for index in 0..CLASSES {
+        let at = word::CLASSES + index * CLASS_WORDS + class::PAGES;
+        assert_eq!(
+            accounts.word(at).load(Ordering::Relaxed),
+            0,
+            "class {index} kept pages"
+        );
+    }
+}
+
+// Goal: exhaustion answers None and leaves the heap usable; further spaces serve.
+#[test]
+fn a_small_reserve_is_followed_by_others() {
+    let world = world(4 << 20);
+    let heap = world.heap();
+    let mut live: Vec<_> = (0..200).map(|_| allocate(heap, 100_000)).collect();
+    live.extend((0..5_000).map(|_| allocate(heap, 2_000)));
+    assert!(world.spaces.iter().count() > 1, "more than the first space");
+    assert!(heap.take_single(usize::MAX - 5, 1).is_none());
+    assert!(heap.take_single(1 << 46, 1).is_none());
+    for block in live {
+        free(heap, world.spaces, block);
+    }
+}
+
+// Goal: a singleton grows into free neighbours and shrinks in place.
+#[test]
+fn a_singleton_resizes_in_place() {
+    let world = world(1 << 30);
+    let heap = world.heap();
+    let (block, page, zeroed) = heap.take_single(100_000, 1).expect("memory");
+    assert!(zeroed);
+    assert!(
+        heap.resize_single(page, 1_000_000),
+        "the end of the space is free"
+    );
+    assert!(page.usable() >= 1_000_000);
+    fill(block.address(), 1_000_000);
+    let (other, other_page, _) = heap.take_single(70_000, 1).expect("memory");
+    assert!(
+        !heap.resize_single(page, 2_000_000),
+        "the neighbour is in the way"
+    );
+    assert!(heap.resize_single(page, 70_000));
+    heap.give(other_page, other);
+    heap.give(page, block);
+    let (_, aligned, _) = heap.take_single(10, 8 << 20).expect("memory");
+    assert!(aligned.slot_address(0).is_multiple_of(8 << 20));
+}

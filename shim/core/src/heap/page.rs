@@ -1,0 +1,89 @@
+//! The page layer: whole pages from the kernel, each call counted and timed.
+//!
+//! The parent of every other layer. It keeps no list and no lock: what is asked
+//! for here costs a system call, and that is the point of showing it.
+//!
+//! # Failure
+//! `None` or `false` when the kernel refuses; nothing changes then.
+#![allow(unsafe_code)]
+
+use pageshim_wire::thread::Syscall;
+
+use super::accounts::Accounts;
+use crate::sys;
+
+/// The kernel's pages, billed to one set of books.
+#[derive(Clone, Copy, Debug)]
+pub struct Pages {
+    accounts: &'static Accounts,
+}
+
+impl Pages {
+    /// A page layer that writes to `accounts`.
+    pub const fn new(accounts: &'static Accounts) -> Self {
+        Self { accounts }
+    }
+
+    /// The books it writes to.
+    pub const fn accounts(&self) -> &'static Accounts {
+        self.accounts
+    }
+
+    fn timed<T>(&self, call: Syscall, run: impl FnOnce() -> T) -> T {
+        let start = sys::fast_monotonic_ns();
+        let answer = run();
+        let ns = sys::fast_monotonic_ns().saturating_sub(start);
+        self.accounts.count_call(call, ns);
+        answer
+    }
+
+    /// Address space without memory behind it.
+    pub fn reserve(&self, bytes: usize) -> Option<usize> {
+        self.timed(Syscall::Mmap, || {
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            unsafe { sys::map_anonymous(0, bytes, sys::PROT_NONE, false) }.ok()
+        })
+    }
+
+    /// Fresh zeroed memory.
+    pub fn map(&self, bytes: usize) -> Option<usize> {
+        self.timed(Syscall::Mmap, || {
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            unsafe { sys::map_anonymous(0, bytes, sys::PROT_READ_WRITE, false) }.ok()
+        })
+    }
+
+    /// Makes reserved pages usable.
+    ///
+    /// # Safety
+    /// The range was reserved by this layer.
+    pub unsafe fn commit(&self, address: usize, bytes: usize) -> bool {
+        self.timed(Syscall::Mprotect, || {
+            // SAFETY: more access harms nobody; the range is the caller's.
+            unsafe { sys::protect(address, bytes, sys::PROT_READ_WRITE) }.is_ok()
+        })
+    }
+
+    /// Gives the memory behind a range back; it reads as zeros afterwards when
+    /// this answers true.
+    ///
+    /// # Safety
+    /// Nobody needs the range's content.
+    pub unsafe fn purge(&self, address: usize, bytes: usize) -> bool {
+        self.timed(Syscall::Madvise, || {
+            // SAFETY: caller's duty.
+            unsafe { sys::advise(address, bytes, sys::DONTNEED) }.is_ok()
+        })
+    }
+
+    /// Gives a range back for good.
+    ///
+    /// # Safety
+    /// Nobody uses the range any more.
+    pub unsafe fn release(&self, address: usize, bytes: usize) -> bool {
+        self.timed(Syscall::Munmap, || {
+            // SAFETY: caller's duty.
+            unsafe { sys::unmap(address, bytes) }.is_ok()
+        })
+    }
+}

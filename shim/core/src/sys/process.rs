@@ -1,0 +1,171 @@
+//! Calls about this process: clock, ids, limits, files in /proc.
+
+use super::{EINVAL, Errno, call, number};
+
+/// CLOCK_MONOTONIC or another clock, in ns.
+fn clock_ns(clock: usize) -> u64 {
+    let mut time = [0u64; 2];
+    let args = [clock, time.as_mut_ptr().addr(), 0, 0, 0, 0];
+    // SAFETY: `time` has the size of a timespec and lives through the call.
+    if unsafe { call(number::CLOCK_GETTIME, args) }.is_err() {
+        return 0;
+    }
+    time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
+}
+
+/// CLOCK_MONOTONIC, ns.
+pub fn monotonic_ns() -> u64 {
+    clock_ns(1)
+}
+
+/// CLOCK_REALTIME, ns since the epoch.
+pub fn realtime_ns() -> u64 {
+    clock_ns(0)
+}
+
+/// This process's id.
+pub fn process_id() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { call(number::GETPID, [0; 6]) }.map_or(0, |id| u32::try_from(id).unwrap_or(0))
+}
+
+/// This thread's id.
+pub fn thread_id() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { call(number::GETTID, [0; 6]) }.map_or(0, |id| u32::try_from(id).unwrap_or(0))
+}
+
+/// Gives the processor to another thread.
+pub fn yield_now() {
+    // SAFETY: no arguments.
+    let _ = unsafe { call(number::SCHED_YIELD, [0; 6]) };
+}
+
+/// A random number, or one made of clock and address when the kernel has none to give.
+pub fn random() -> u64 {
+    let mut word = 0u64;
+    let address = core::ptr::from_mut(&mut word).addr();
+    // SAFETY: eight bytes of `word` are written; flag 1 = never block.
+    let got = unsafe { call(number::GETRANDOM, [address, 8, 1, 0, 0, 0]) };
+    if got == Ok(8) && word != 0 {
+        return word;
+    }
+    let seed = realtime_ns() ^ (u64::from(process_id()) << 32) ^ address as u64;
+    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+}
+
+/// The soft limit of a resource (9 = address space, 1 = file size, 2 = data), `u64::MAX` when none.
+pub fn soft_limit(resource: usize) -> u64 {
+    let mut limits = [0u64; 2];
+    let args = [resource, limits.as_mut_ptr().addr(), 0, 0, 0, 0];
+    // SAFETY: `limits` has the size of a struct rlimit.
+    if unsafe { call(number::GETRLIMIT, args) }.is_err() {
+        return u64::MAX;
+    }
+    limits[0]
+}
+/// RLIMIT_AS.
+pub const LIMIT_ADDRESS_SPACE: usize = 9;
+/// RLIMIT_FSIZE.
+pub const LIMIT_FILE_BYTES: usize = 1;
+
+/// Opens a file for reading; `path` ends with NUL.
+pub fn open_read(path: &[u8]) -> Result<i32, Errno> {
+    const AT_FDCWD: usize = (-100isize).cast_unsigned();
+    const CLOEXEC: usize = 0o2_000_000;
+    if path.last() != Some(&0) {
+        return Err(Errno(EINVAL));
+    }
+    let args = [AT_FDCWD, path.as_ptr().addr(), CLOEXEC, 0, 0, 0];
+    // SAFETY: the path is NUL terminated and lives through the call.
+    unsafe { call(number::OPENAT, args) }.map(fd_of)
+}
+
+/// Reads from a descriptor.
+pub fn read(fd: i32, into: &mut [u8]) -> Result<usize, Errno> {
+    let args = [arg(fd)?, into.as_mut_ptr().addr(), into.len(), 0, 0, 0];
+    // SAFETY: the kernel writes at most `into.len()` bytes.
+    unsafe { call(number::READ, args) }
+}
+
+/// Reads from a descriptor at a position.
+pub fn read_at(fd: i32, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let at = usize::try_from(offset).map_err(|_| Errno(EINVAL))?;
+    let args = [arg(fd)?, into.as_mut_ptr().addr(), into.len(), at, 0, 0];
+    // SAFETY: the kernel writes at most `into.len()` bytes.
+    unsafe { call(number::PREAD, args) }
+}
+
+/// Writes to a descriptor.
+pub fn write(fd: i32, from: &[u8]) -> Result<usize, Errno> {
+    let args = [arg(fd)?, from.as_ptr().addr(), from.len(), 0, 0, 0];
+    // SAFETY: the kernel reads at most `from.len()` bytes.
+    unsafe { call(number::WRITE, args) }
+}
+
+/// Closes a descriptor.
+pub fn close(fd: i32) {
+    if let Ok(fd) = arg(fd) {
+        // SAFETY: closing touches no memory.
+        let _ = unsafe { call(number::CLOSE, [fd, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Reads a symbolic link; `path` ends with NUL.
+pub fn read_link(path: &[u8], into: &mut [u8]) -> Result<usize, Errno> {
+    if path.last() != Some(&0) {
+        return Err(Errno(EINVAL));
+    }
+    let args = [
+        path.as_ptr().addr(),
+        into.as_mut_ptr().addr(),
+        into.len(),
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the path is NUL terminated; the kernel writes at most `into.len()` bytes.
+    unsafe { call(number::READLINK, args) }
+}
+
+pub(super) fn fd_of(answer: usize) -> i32 {
+    i32::try_from(answer).unwrap_or(-1)
+}
+
+pub(super) fn arg(fd: i32) -> Result<usize, Errno> {
+    usize::try_from(fd).map_err(|_| Errno(EINVAL))
+}
+
+#[repr(C)]
+struct Timespec {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+unsafe extern "C" {
+    fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
+}
+
+fn vdso_clock_ns(clock: i32) -> u64 {
+    let mut time = Timespec {
+        seconds: 0,
+        nanoseconds: 0,
+    };
+    // SAFETY: `time` is a timespec. libc's wrapper reads the vdso: no system call, no allocation.
+    let _ = unsafe { clock_gettime(clock, &raw mut time) };
+    let (seconds, rest) = (
+        time.seconds.cast_unsigned(),
+        time.nanoseconds.cast_unsigned(),
+    );
+    seconds.wrapping_mul(1_000_000_000).wrapping_add(rest)
+}
+
+/// CLOCK_MONOTONIC through the vdso, ns (about 20 ns).
+pub fn fast_monotonic_ns() -> u64 {
+    vdso_clock_ns(1)
+}
+
+/// CLOCK_MONOTONIC_COARSE through the vdso, ms (about 5 ns, 4 ms steps).
+pub fn coarse_ms() -> u64 {
+    vdso_clock_ns(6) / 1_000_000
+}
