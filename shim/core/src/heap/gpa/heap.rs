@@ -388,7 +388,12 @@ impl Heap {
                 Err(now) => old = now,
             }
         }
-        // The page is full and its owner wants to hear of it: hand the block itself over.
+        self.hand_over(page, block);
+    }
+
+    /// The page is full and its owner wants to hear of it: the block itself goes
+    /// to the owner, still counted as used, so that the page cannot vanish.
+    fn hand_over(&self, page: &'static Page, block: Block) {
         let Some(owner) = self.other_heap(page) else {
             return;
         };
@@ -408,18 +413,31 @@ impl Heap {
         }
     }
 
-    /// Takes what other threads freed into our full pages.
-    fn drain_delayed(&self) {
-        if self.delayed.load(Ordering::Relaxed) == 0 {
+    /// Takes what other threads freed into full pages of `heap`: ours, or one whose
+    /// pages we have just absorbed.
+    fn drain_delayed_of(&self, heap: &Self) {
+        if heap.delayed.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let mut next = Block::from_address(self.delayed.swap(0, Ordering::Acquire));
+        let mut next = Block::from_address(heap.delayed.swap(0, Ordering::Acquire));
         while let Some(block) = next {
             next = NonNull::new(block.next()).map(Block::at);
-            if let Some(page) = self.spaces.page_of(block.address()) {
-                self.give(self.spaces.head_of(page, block.address()), block);
+            let Some(page) = self.spaces.page_of(block.address()) else {
+                continue;
+            };
+            let page = self.spaces.head_of(page, block.address());
+            if page.owner_heap() == self.address() {
+                self.give(page, block);
+            } else {
+                // The page moved on. Its new owner must hear of it all the same:
+                // a plain remote free would wait for a look nobody takes.
+                self.hand_over(page, block);
             }
         }
+    }
+
+    fn drain_delayed(&self) {
+        self.drain_delayed_of(self);
     }
 
     // ---- queues -----------------------------------------------------------
@@ -703,7 +721,7 @@ impl Heap {
                 spare.set(ptr::null());
             }
         }
-        other.drain_delayed();
+        self.drain_delayed_of(other);
         other.state.store(HeapState::Idle as u32, Ordering::Release);
         IDLE_HEAPS.fetch_add(1, Ordering::Relaxed);
         true
@@ -713,7 +731,8 @@ impl Heap {
     fn absorb_class(&self, class: usize) -> bool {
         all_heaps().any(|heap| {
             let idle = !ptr::eq(heap, self) && heap.state() == HeapState::Idle as u32;
-            idle && !heap.bins[class].last.get().is_null() && self.absorb(heap)
+            let kin = ptr::eq(heap.spaces, self.spaces);
+            idle && kin && !heap.bins[class].last.get().is_null() && self.absorb(heap)
         })
     }
 }
