@@ -9,6 +9,9 @@
 extern crate std;
 
 pub mod heap;
+pub mod records;
+pub mod sites;
+pub mod state;
 pub mod sync;
 pub mod sys;
 

@@ -1,0 +1,66 @@
+//! One word per live block: who asked, how much, when.
+//!
+//! # Design
+//! ```text
+//! bits 0-21  site | 22-47 birth tick | 48-63 slack = usable - requested
+//! ```
+//! A live block's record is never zero, because ticks begin at 1; a free slot's
+//! always is, which is how a second free shows. Slots are at most 64 KiB and a
+//! singleton's slack is under a page, so 16 bits of slack always suffice.
+
+const SITE_BITS: u32 = 22;
+const TICK_BITS: u32 = 26;
+
+/// A decoded record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Site of the allocation.
+    pub site: u32,
+    /// Tick of the allocation, at least 1.
+    pub birth: u64,
+    /// Usable minus requested bytes.
+    pub slack: usize,
+}
+
+impl Record {
+    /// The word to store.
+    #[inline]
+    pub const fn pack(self) -> u64 {
+        let site = self.site as u64 & ((1 << SITE_BITS) - 1);
+        site | self.birth << SITE_BITS | (self.slack as u64) << (SITE_BITS + TICK_BITS)
+    }
+
+    /// Reads a word; `None` for a free slot.
+    #[inline]
+    pub const fn unpack(word: u64) -> Option<Self> {
+        if word == 0 {
+            return None;
+        }
+        Some(Self {
+            site: (word & ((1 << SITE_BITS) - 1)) as u32,
+            birth: word >> SITE_BITS & ((1 << TICK_BITS) - 1),
+            slack: (word >> (SITE_BITS + TICK_BITS)) as usize,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pageshim_wire::layout::SITE_CAPACITY_MAX;
+    use pageshim_wire::process::TICK_MAX;
+
+    // Goal: the extremes survive packing. Method: smallest and largest of each field.
+    #[test]
+    fn extremes_round_trip() {
+        for site in [0, u32::try_from(SITE_CAPACITY_MAX - 1).expect("22 bits")] {
+            for birth in [1, TICK_MAX] {
+                for slack in [0, 0xffff] {
+                    let record = Record { site, birth, slack };
+                    assert_eq!(Record::unpack(record.pack()), Some(record));
+                }
+            }
+        }
+        assert_eq!(Record::unpack(0), None);
+    }
+}
