@@ -9,11 +9,14 @@
 extern crate std;
 
 pub mod heap;
+pub mod modules;
 pub mod records;
 pub mod sites;
 pub mod state;
 pub mod sync;
 pub mod sys;
+pub mod track;
+pub mod unwind;
 
 /// The kernel's page size on x86-64. Other architectures need their own build.
 pub const OS_PAGE_BYTES: usize = 4096;

@@ -79,7 +79,11 @@ impl Modules {
             gone = true;
             if let Some(layout) = state.layout() {
                 let at = layout.module(index as u64);
-                state.put(at + module::UNLOADED as u64 * 8, state.tick(), Ordering::Relaxed);
+                state.put(
+                    at + module::UNLOADED as u64 * 8,
+                    state.tick(),
+                    Ordering::Relaxed,
+                );
                 state.put(at, 2, Ordering::Release);
             }
         }
@@ -122,7 +126,8 @@ fn write_slot(state: &State, slot: u64, found: &Module) -> Option<()> {
 
 /// The name in the loader's link map; the main program's own is empty there.
 fn path_of(found: &Module, into: &mut [u8]) -> usize {
-    let map = ptr::with_exposed_provenance::<*const u8>(usize::try_from(found.link_map).unwrap_or(0));
+    let map =
+        ptr::with_exposed_provenance::<*const u8>(usize::try_from(found.link_map).unwrap_or(0));
     if map.is_null() {
         return 0;
     }

@@ -102,7 +102,11 @@ impl Track {
 
     /// Reads a header word of the region.
     pub fn get(&self, index: usize) -> u64 {
-        if self.is_set() { self.at(index).load(Ordering::Relaxed) } else { 0 }
+        if self.is_set() {
+            self.at(index).load(Ordering::Relaxed)
+        } else {
+            0
+        }
     }
 
     /// Adds to a header word of the region.
@@ -200,7 +204,8 @@ impl Track {
 
     #[inline]
     fn set_signed(&self, index: usize, value: i64) {
-        self.at(index).store(value.cast_unsigned(), Ordering::Relaxed);
+        self.at(index)
+            .store(value.cast_unsigned(), Ordering::Relaxed);
     }
 
     /// Adds what is pending to the process's total and moves its peak.
@@ -232,10 +237,17 @@ impl Track {
         }
         let before = total.fetch_add(sum.cast_unsigned(), Ordering::Relaxed);
         let before_blocks = blocks.fetch_add(count.cast_unsigned(), Ordering::Relaxed);
-        let reached = before.cast_signed().saturating_add(high).max(0).cast_unsigned();
+        let reached = before
+            .cast_signed()
+            .saturating_add(high)
+            .max(0)
+            .cast_unsigned();
         if reached > peak.fetch_max(reached, Ordering::Relaxed) {
             let blocks_then = before_blocks.cast_signed().saturating_add(high_blocks);
-            state.set(process_word::PEAK_BLOCKS, blocks_then.max(0).cast_unsigned());
+            state.set(
+                process_word::PEAK_BLOCKS,
+                blocks_then.max(0).cast_unsigned(),
+            );
             state.set(process_word::PEAK_TICK, state.tick());
         }
     }

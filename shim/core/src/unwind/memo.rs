@@ -1,0 +1,236 @@
+//! The memo: a thread's last stack, so that only what changed is unwound.
+//!
+//! # Design
+//! ```text
+//! index   0 (outermost) ... len-1 (leaf)          ... CAPACITY-1
+//! slots   where each frame's pc was read   | hot: 16 bytes a frame are read again
+//! values  the pc itself                    | at every capture
+//! frames  sp, rbp, hash of the path from the root, row and marks
+//! checks  further slots a step read: a saved rbp that an outer frame needs,
+//!         a realigned frame's CFA, a signal frame's stack pointer
+//! ```
+//! A capture walks from the leaf. New frames are written at the arrays' upper
+//! end, downwards; when the walk meets a frame of the old stack in the same state
+//! and every slot read further out still holds what it held, the rest is reused
+//! and the new frames are moved down behind it ([`super::walk`]).
+//!
+//! # Invariants
+//! M1: unwinding is a function of a frame's state (pc, sp, and rbp where the frame
+//! is marked to need it), the rows, and the words at the slots that frames
+//! further out hold. Equal state and equal words give equal callers.
+//! M2: `frames[i].marks` counts the checks that the steps out of frames `0..=i` read.
+//! M3: while a capture runs `len` is 0: one cut short by a signal handler that
+//! jumps away leaves an empty memo, not a wrong one.
+//!
+//! # Allocation
+//! None; the memo lives in zeroed memory of the caller.
+//! # Concurrency
+//! One thread at a time, not re-entered from a signal handler: the caller's guard.
+//! # Safety
+//! Only [`Memo::at`] is unsafe: it lends memory of the caller.
+#![allow(unsafe_code)]
+
+use pageshim_wire::stack::{EXACT_PC, End};
+
+use super::row::{Kind, Row};
+use super::rows::Missed;
+
+/// What one capture found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Hash of the whole path, root to leaf, and of why it ended there; never 0.
+    /// Equal stacks have equal hashes, different ones different (64 bits).
+    pub hash: u64,
+    /// Frames of the stack.
+    pub depth: usize,
+    /// Frames on the leaf's side that were not reused from the capture before.
+    pub new_frames: usize,
+    /// Why the stack ended.
+    pub end: End,
+    /// Modules in [`Memo::missed`].
+    pub missed: usize,
+}
+
+/// A frame's cold half.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Frame {
+    pub(crate) sp: u64,
+    pub(crate) bp: u64,
+    pub(crate) hash: u64,
+    /// A row, with marks in the bits it leaves free.
+    marked: u64,
+}
+
+const NEEDS_BP: u64 = 1 << 6;
+const EXACT: u64 = 1 << 7;
+const CHECKS_SHIFT: u32 = 16;
+const MARKS: u64 = NEEDS_BP | EXACT | 0xffff << CHECKS_SHIFT;
+
+impl Frame {
+    pub(crate) const fn new(sp: u64, bp: u64, pc: u64, row: Row) -> Self {
+        let exact = if pc & EXACT_PC == 0 { 0 } else { EXACT };
+        Self {
+            sp,
+            bp,
+            hash: 0,
+            marked: row.0 & !MARKS | exact,
+        }
+    }
+
+    pub(crate) const fn row(self) -> Row {
+        Row(self.marked & !MARKS)
+    }
+
+    /// True when the steps from here outwards depend on this frame's rbp.
+    pub(crate) const fn needs_bp(self) -> bool {
+        self.marked & NEEDS_BP != 0
+    }
+
+    /// [`EXACT_PC`] or 0.
+    pub(crate) const fn exact(self) -> u64 {
+        (self.marked & EXACT) << 56
+    }
+
+    /// Checks of this frame's step and of all further out (M2).
+    pub(crate) const fn checks(self) -> usize {
+        (self.marked >> CHECKS_SHIFT & 0xffff) as usize
+    }
+
+    pub(crate) const fn mark(&mut self, needs_bp: bool, checks: usize) {
+        let bp = if needs_bp { NEEDS_BP } else { 0 };
+        self.marked =
+            self.marked & !(MARKS & !EXACT) | bp | (checks as u64 & 0xffff) << CHECKS_SHIFT;
+    }
+
+    /// True when rbp goes through this frame's step untouched.
+    pub(crate) const fn passes_bp(self) -> bool {
+        let row = self.row();
+        let same = matches!(row.rule(), super::row::BpRule::Same);
+        same && !matches!(row.kind(), Kind::Signal | Kind::NoTable)
+    }
+}
+
+const _: () = assert!(EXACT << 56 == EXACT_PC);
+
+/// A thread's last stack. All zeros is an empty one.
+#[repr(C, align(64))]
+pub struct Memo {
+    pub(crate) len: usize,
+    pub(crate) generation: u64,
+    /// Depth limit the stack was captured with; 0 forgets it.
+    pub(crate) limit: usize,
+    end: u64,
+    /// Highest slot that may be read again.
+    pub(crate) highest: u64,
+    pub(crate) checks_len: usize,
+    /// 1 when stacks were switched or a slot lies below its frame: read with care.
+    pub(crate) mixed: u64,
+    site: u32,
+    prefix: u32,
+    shared: usize,
+    pub(crate) missed: Missed,
+    pub(crate) slots: [u64; Self::CAPACITY],
+    pub(crate) values: [u64; Self::CAPACITY],
+    pub(crate) frames: [Frame; Self::CAPACITY],
+    pub(crate) check_slots: [u64; Self::CAPACITY],
+    pub(crate) check_values: [u64; Self::CAPACITY],
+}
+
+impl Memo {
+    /// Deepest stack a memo holds; deeper ones are cut at the outer side.
+    pub const CAPACITY: usize = 1024;
+    /// Bytes of memory a memo needs.
+    pub const BYTES: usize = size_of::<Self>();
+    pub(crate) const MASK: usize = Self::CAPACITY - 1;
+
+    /// The memo in memory the caller mapped.
+    ///
+    /// # Safety
+    /// `memory` is [`Self::BYTES`] long, aligned to 64, zeroed at first, used for
+    /// nothing else, stays mapped for `'a`, and no other reference to it lives.
+    pub unsafe fn at<'a>(memory: *mut u8) -> &'a mut Self {
+        debug_assert_eq!(memory.addr() % align_of::<Self>(), 0);
+        // SAFETY: the caller's duty; zeros and any later content are plain numbers.
+        unsafe { &mut *memory.cast::<Self>() }
+    }
+
+    /// Forgets the stack: the next capture unwinds all of it.
+    pub const fn forget(&mut self) {
+        self.limit = 0;
+    }
+
+    /// Frames of the last capture.
+    pub const fn depth(&self) -> usize {
+        self.len
+    }
+
+    /// Program counter of a frame, 0 the leaf; [`EXACT_PC`] marks an interrupted
+    /// instruction. 0 past the end.
+    pub fn pc(&self, index_from_leaf: usize) -> u64 {
+        match self.len.checked_sub(index_from_leaf + 1) {
+            Some(index) => self.pc_at(index),
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn pc_at(&self, index: usize) -> u64 {
+        let index = index & Self::MASK;
+        self.values[index] | self.frames[index].exact()
+    }
+
+    /// Attaches the caller's id to the whole present stack.
+    pub const fn set_site(&mut self, site: u32) {
+        self.site = site;
+    }
+
+    /// The id attached to the present stack; 0 when it has none (it differs from
+    /// the capture before, or nobody attached one).
+    pub const fn site(&self) -> u32 {
+        self.site
+    }
+
+    /// An earlier stack with an id, and how many outermost frames the present one
+    /// has in common with it; `(0, 0)` when there is none.
+    pub const fn shared(&self) -> (u32, usize) {
+        if self.prefix == 0 || self.shared == 0 {
+            return (0, 0);
+        }
+        (self.prefix, self.shared)
+    }
+
+    /// Start addresses of modules that rows were first made for in the last capture.
+    pub fn missed(&self) -> &[u64] {
+        self.missed.starts.get(..self.missed.count).unwrap_or(&[])
+    }
+
+    pub(crate) const fn end(&self) -> End {
+        End::from_number(self.end as u16)
+    }
+
+    pub(crate) const fn set_end(&mut self, end: End) {
+        self.end = end as u64;
+    }
+
+    /// The present stack keeps `kept` outermost frames of the one before.
+    pub(crate) const fn keep_shared(&mut self, kept: usize) {
+        if self.site != 0 {
+            (self.prefix, self.shared) = (self.site, kept);
+            self.site = 0;
+        } else if kept < self.shared {
+            self.shared = kept;
+        }
+    }
+
+    pub(crate) fn captured(&self, new_frames: usize) -> Captured {
+        let leaf = self.frames[self.len.wrapping_sub(1) & Self::MASK];
+        Captured {
+            hash: leaf.hash.max(1),
+            depth: self.len,
+            new_frames,
+            end: self.end(),
+            missed: self.missed.count,
+        }
+    }
+}

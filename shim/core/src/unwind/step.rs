@@ -1,0 +1,180 @@
+//! One step outwards, and the plain unwind that repeats it.
+//!
+//! # Design
+//! [`step`] takes a frame's state and row and answers the caller's state plus
+//! every stack slot it read, so that the memo can check later that the same step
+//! would come out the same.
+//!
+//! # Invariants
+//! S1: but for signal frames, each state's stack pointer is above the one before.
+
+use pageshim_wire::stack::{EXACT_PC, End};
+
+use super::bounds::Bounds;
+use super::cfi::{SIGNAL_BP, SIGNAL_PC, SIGNAL_SP};
+use super::row::{BpRule, Kind, Row};
+use super::rows::Rows;
+
+/// Registers of the caller of an allocation function: `pc` is the return address
+/// at the stub's `[rsp]`, `sp` its `rsp + 8`, `bp` its `rbp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Regs {
+    /// Program counter; [`EXACT_PC`] when not a return address.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer register, whatever it is used for.
+    pub bp: u64,
+}
+
+/// Lowest number that may be a program counter.
+const CODE_MIN: u64 = 4096;
+/// End of user addresses.
+const CODE_END: u64 = 1 << 47;
+
+/// What a step found. Slots are 0 when there was nothing to read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Step {
+    /// The caller's program counter and where it was read.
+    pub(crate) pc: u64,
+    pub(crate) pc_slot: u64,
+    /// The caller's stack pointer, and where it was read if it was.
+    pub(crate) sp: u64,
+    pub(crate) sp_slot: u64,
+    /// The caller's rbp, and where it was read if it was.
+    pub(crate) bp: u64,
+    pub(crate) bp_slot: u64,
+}
+
+/// Goes from a frame to its caller. On `Err` the slots read so far are still set.
+#[inline(always)]
+pub(crate) fn step(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Result<(), End> {
+    *out = Step::default();
+    out.bp = from.bp;
+    match row.kind() {
+        Kind::Sp => out.sp = from.sp.wrapping_add(row.offset()),
+        Kind::Bp if from.bp == 0 => return Err(End::BadRule),
+        Kind::Bp => out.sp = from.bp.wrapping_add(row.offset()),
+        _ => return step_rare(bounds, row, from, out),
+    }
+    finish(bounds, row, from, out)
+}
+
+/// Reads what lies below a known CFA (`out.sp`).
+#[inline(always)]
+fn finish(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Result<(), End> {
+    let slot = out.sp.wrapping_sub(8);
+    if slot < from.sp || out.sp < 8 {
+        return Err(End::NoProgress); // S1
+    }
+    out.pc = bounds.read(slot).ok_or(End::OutOfBounds)?;
+    out.pc_slot = slot;
+    let bp_slot = match row.rule() {
+        BpRule::Same => 0,
+        BpRule::AtCfa => out.sp.wrapping_add(row.bp_at()),
+        BpRule::AtBp => from.bp.wrapping_add(row.bp_at()),
+        BpRule::Lost => {
+            out.bp = 0;
+            0
+        }
+    };
+    if bp_slot != 0 {
+        // An rbp that cannot be read matters only to a frame that needs it.
+        let word = bounds.read(bp_slot);
+        out.bp_slot = if word.is_some() { bp_slot } else { 0 };
+        out.bp = word.unwrap_or(0);
+    }
+    plausible(out.pc)
+}
+
+#[cold]
+#[inline(never)]
+fn step_rare(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Result<(), End> {
+    match row.kind() {
+        Kind::BpDeref => {
+            let slot = from.bp.wrapping_add(row.offset());
+            out.sp = bounds.read(slot).ok_or(End::OutOfBounds)?;
+            out.sp_slot = slot;
+            finish(bounds, row, from, out)
+        }
+        Kind::Signal => step_signal(bounds, from, out),
+        Kind::End => Err(End::Complete),
+        Kind::NoTable => step_frame_pointer(bounds, from, out),
+        _ => Err(End::BadRule),
+    }
+}
+
+fn step_signal(bounds: &mut Bounds, from: Regs, out: &mut Step) -> Result<(), End> {
+    let mut load = |at: i64| {
+        let slot = from.sp.wrapping_add_signed(at);
+        let word = bounds.read(slot).ok_or(End::OutOfBounds)?;
+        Ok((slot, word))
+    };
+    (out.sp_slot, out.sp) = load(SIGNAL_SP)?;
+    (out.bp_slot, out.bp) = load(SIGNAL_BP)?;
+    let (slot, pc) = load(SIGNAL_PC)?;
+    (out.pc_slot, out.pc) = (slot, pc | EXACT_PC);
+    if !(CODE_MIN..CODE_END).contains(&pc) {
+        return Err(End::NoTable);
+    }
+    // The interrupted code may stand on another stack.
+    if bounds.enter(out.sp) {
+        Ok(())
+    } else {
+        Err(End::OutOfBounds)
+    }
+}
+
+/// Code without tables: believe rbp if it can be a frame's.
+fn step_frame_pointer(bounds: &mut Bounds, from: Regs, out: &mut Step) -> Result<(), End> {
+    if from.bp == 0 {
+        return Err(End::Complete); // the ABI's mark of the outermost frame
+    }
+    if from.bp < from.sp {
+        return Err(End::NoTable);
+    }
+    out.sp = from.bp.wrapping_add(16);
+    out.bp = bounds.read(from.bp).ok_or(End::NoTable)?;
+    out.bp_slot = from.bp;
+    out.pc = bounds.read(from.bp + 8).ok_or(End::NoTable)?;
+    out.pc_slot = from.bp + 8;
+    let code = (CODE_MIN..CODE_END).contains(&out.pc) && !bounds.holds(out.pc);
+    if code { Ok(()) } else { Err(End::NoTable) }
+}
+
+/// A return address of 0 is a made-up outermost frame; other impossible ones are not followed.
+#[inline(always)]
+const fn plausible(pc: u64) -> Result<(), End> {
+    if pc.wrapping_sub(CODE_MIN) < CODE_END - CODE_MIN {
+        return Ok(());
+    }
+    Err(if pc == 0 { End::Complete } else { End::NoTable })
+}
+
+/// Unwinds the whole stack without a memo: return addresses, leaf first, into
+/// `out`; answers how many and why it ended. For checks of the memo.
+pub fn full(rows: &Rows, regs: Regs, bounds: &mut Bounds, out: &mut [u64]) -> (usize, End) {
+    let generation = rows.generation();
+    let mut state = regs;
+    let mut depth = 0;
+    let entered = bounds.enter(regs.sp);
+    while let Some(place) = out.get_mut(depth) {
+        *place = state.pc;
+        depth += 1;
+        if !entered {
+            return (depth, End::OutOfBounds);
+        }
+        let row = rows.row(state.pc, generation, None);
+        let mut next = Step::default();
+        if let Err(end) = step(bounds, row, state, &mut next) {
+            return (depth, end);
+        }
+        state = Regs {
+            pc: next.pc,
+            sp: next.sp,
+            bp: next.bp,
+        };
+    }
+    (depth, End::DepthLimit)
+}
