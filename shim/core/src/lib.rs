@@ -9,6 +9,7 @@
 extern crate std;
 
 pub mod heap;
+pub mod heir;
 pub mod modules;
 pub mod records;
 pub mod sites;

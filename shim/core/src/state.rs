@@ -23,6 +23,7 @@ use pageshim_wire::{VERSION, thread as wire_thread};
 
 use crate::heap::accounts::Accounts;
 use crate::heap::gpa::classes;
+use crate::sync::Lock;
 use crate::sys;
 
 const WIDE: (u64, u64, u64) = (1 << 20, 256 << 20, 4096);
@@ -52,15 +53,24 @@ pub struct Identity<'a> {
 /// See the module's text.
 #[derive(Debug)]
 pub struct State {
-    head: AtomicPtr<AtomicU64>,
+    pub(crate) head: AtomicPtr<AtomicU64>,
     site_capacity: AtomicU64,
     log_bytes: AtomicU64,
     thread_capacity: AtomicU64,
-    fd: AtomicI32,
+    pub(crate) fd: AtomicI32,
     fd_device: AtomicU64,
     fd_inode: AtomicU64,
     start_ms: AtomicU64,
     private_tick: AtomicU64,
+    pub(crate) parent: Lock<Option<Parent>>,
+}
+
+/// Where a forked child still reads its parent's sites from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parent {
+    pub(crate) head: usize,
+    pub(crate) sites: u32,
+    pub(crate) log_used: u64,
 }
 
 impl Default for State {
@@ -82,6 +92,7 @@ impl State {
             fd_inode: AtomicU64::new(0),
             start_ms: AtomicU64::new(0),
             private_tick: AtomicU64::new(1),
+            parent: Lock::new(None),
         }
     }
 
@@ -113,20 +124,14 @@ impl State {
         let Some(layout) = Layout::new(sites, log, threads) else {
             return false;
         };
-        let total = layout.total_bytes();
-        // Past this limit ftruncate would not fail but kill (SIGXFSZ).
-        if sys::soft_limit(sys::LIMIT_FILE_BYTES) < total {
-            return false;
-        }
-        let Ok(fd) = sys::sealed_memfd(NAME, total) else {
+        let Some(fd) = memfd(&layout) else {
             return false;
         };
-        let fd = sys::move_high(fd, FD_LOWEST);
         let Ok(length) = usize::try_from(layout.thread(0)) else {
             return false;
         };
         // SAFETY: our own fresh file; the daemon only reads it, the tick word aside.
-        let Ok(at) = (unsafe { sys::map_shared(fd, 0, length) }) else {
+        let Ok(at) = (unsafe { sys::map_shared(fd, 0, length, None) }) else {
             sys::close(fd);
             return false;
         };
@@ -147,7 +152,7 @@ impl State {
         true
     }
 
-    fn remember(&self, fd: i32) {
+    pub(crate) fn remember(&self, fd: i32) {
         if let Some((device, inode)) = sys::identity(fd) {
             self.fd_device.store(device, Ordering::Relaxed);
             self.fd_inode.store(inode, Ordering::Relaxed);
@@ -209,7 +214,7 @@ impl State {
     }
 
     /// The word at a byte offset of the part before the threads.
-    fn at(&self, offset: u64) -> Option<&AtomicU64> {
+    pub(crate) fn at(&self, offset: u64) -> Option<&AtomicU64> {
         let head = self.head.load(Ordering::Acquire);
         if head.is_null() {
             return None;
@@ -265,13 +270,18 @@ impl State {
         }
     }
 
-    /// Maps the region of thread slot `slot`.
+    /// Maps the region of thread slot `slot`; private memory while the state is.
     pub fn map_slot(&self, slot: u64) -> Option<*mut AtomicU64> {
         let layout = self.layout()?;
-        let fd = self.fd()?;
         let length = usize::try_from(layout.thread_stride()).ok()?;
+        if self.parent.lock().is_some() {
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            let at = unsafe { sys::map_anonymous(0, length, sys::PROT_READ_WRITE, false) }.ok()?;
+            return Some(ptr::with_exposed_provenance_mut(at));
+        }
+        let fd = self.fd()?;
         // SAFETY: our own file, a region nobody else maps for writing.
-        let at = unsafe { sys::map_shared(fd, layout.thread(slot), length) }.ok()?;
+        let at = unsafe { sys::map_shared(fd, layout.thread(slot), length, None) }.ok()?;
         // SAFETY: advice on our own mapping.
         let _ = unsafe { sys::advise(at, length, sys::DONTDUMP) };
         Some(ptr::with_exposed_provenance_mut(at))
@@ -306,27 +316,16 @@ impl State {
             word.store(now, Ordering::Relaxed);
         }
     }
+}
 
-    /// In a forked child: lets go of the parent's state without touching it.
-    /// Answers the mapping of its head, for reading, and its layout.
-    pub fn detach(&self) -> Option<(usize, Layout)> {
-        let layout = self.layout()?;
-        self.private_tick.store(self.tick(), Ordering::Relaxed);
-        let head = self.head.swap(ptr::null_mut(), Ordering::AcqRel);
-        let fd = self.fd();
-        self.fd.store(-1, Ordering::Release);
-        if let Some(fd) = fd {
-            sys::close(fd);
-        }
-        Some((head.expose_provenance(), layout))
+pub(crate) fn memfd(layout: &Layout) -> Option<i32> {
+    let total = layout.total_bytes();
+    // Past this limit ftruncate would not fail but kill (SIGXFSZ).
+    if sys::soft_limit(sys::LIMIT_FILE_BYTES) < total {
+        return None;
     }
-
-    /// Continues the parent's clock, so that copied birth ticks keep their meaning.
-    pub fn continue_clock(&self, start_monotonic_ns: u64) {
-        self.set(word::START_MONOTONIC_NS, start_monotonic_ns);
-        self.start_ms
-            .store(start_monotonic_ns / 1_000_000, Ordering::Relaxed);
-    }
+    let fd = sys::sealed_memfd(NAME, total).ok()?;
+    Some(sys::move_high(fd, FD_LOWEST))
 }
 
 const _: () = assert!(THREAD_HEADER_BYTES as usize > wire_thread::word::CLASSES * 8);

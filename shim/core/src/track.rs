@@ -252,36 +252,57 @@ impl Track {
         }
     }
 
-    /// Makes `allocations - frees` of a class and a site equal what is live, for
-    /// a child that inherited its blocks. `live` counts them, `bytes` sums them.
-    pub fn inherit_class(&self, class: usize, live: u64, bytes: u64) {
-        let class = Self::class(class);
-        let frees = self.get(class + class_word::FREES);
-        let freed = self.get(class + class_word::FREED_BYTES);
-        self.set(class + class_word::ALLOCATIONS, live + frees);
-        self.set(class + class_word::ALLOCATED_BYTES, bytes + freed);
+    /// Stops counting: the region is another process's now.
+    pub fn stop(&self) {
+        self.region.set(ptr::null_mut());
     }
 
-    /// Counts one inherited live block of a site; call [`Track::begin_sites`] first.
-    pub fn inherit_site(&self, site: u32, bytes: u64) {
+    /// Forgets what is pending; the caller has set the totals itself.
+    pub fn clear_pending(&self) {
+        for index in word::PENDING_BYTES..=word::PENDING_HIGH_BLOCKS {
+            self.set(index, 0);
+        }
+    }
+
+    /// In a child that inherited blocks nobody counted here: sets allocations of
+    /// every class and site so that, over all threads, they equal the frees.
+    /// Follow with [`Track::inherit`] for each live block, and they add up.
+    pub fn begin_inherited<'a, T: Iterator<Item = &'a Self>>(
+        &self,
+        sites: u32,
+        classes: usize,
+        others: impl Fn() -> T,
+    ) {
+        let balance = |allocated: usize, freed: usize| {
+            let surplus = |track: &Self| track.get(freed).wrapping_sub(track.get(allocated));
+            let sum = others().map(surplus).fold(0, u64::wrapping_add);
+            self.set(allocated, self.get(freed).wrapping_add(sum));
+        };
+        for class in (0..classes).map(Self::class) {
+            balance(class + class_word::ALLOCATIONS, class + class_word::FREES);
+            balance(
+                class + class_word::ALLOCATED_BYTES,
+                class + class_word::FREED_BYTES,
+            );
+        }
+        for site in (1..sites).map(Self::site) {
+            balance(site + site_word::ALLOCATIONS, site + site_word::FREES);
+            balance(
+                site + site_word::ALLOCATED_BYTES,
+                site + site_word::FREED_BYTES,
+            );
+        }
+    }
+
+    /// Counts one live block that was inherited.
+    pub fn inherit(&self, class: usize, site: u32, bytes: u64) {
+        let class = Self::class(class);
+        self.bump(class + class_word::ALLOCATIONS, 1);
+        self.bump(class + class_word::ALLOCATED_BYTES, bytes);
         if site != 0 {
             let site = Self::site(site);
             self.bump(site + site_word::ALLOCATIONS, 1);
             self.bump(site + site_word::ALLOCATED_BYTES, bytes);
-        }
-    }
-
-    /// Sets each site's allocations to its frees, so that adding the live blocks
-    /// makes them right.
-    pub fn begin_sites(&self, sites: u32) {
-        for site in 1..sites {
-            let at = Self::site(site);
-            let frees = self.get(at + site_word::FREES);
-            if frees != 0 || self.get(at + site_word::ALLOCATIONS) != 0 {
-                self.set(at + site_word::ALLOCATIONS, frees);
-                let freed = self.get(at + site_word::FREED_BYTES);
-                self.set(at + site_word::ALLOCATED_BYTES, freed);
-            }
         }
     }
 }

@@ -101,6 +101,16 @@ impl Accounts {
         self.calls.store(calls, Ordering::Release);
     }
 
+    /// Goes on in other words that already hold what these did (a forked child's).
+    ///
+    /// # Safety
+    /// As [`Accounts::attach`].
+    pub unsafe fn follow(&self, header: *mut AtomicU64, slot: *mut AtomicU64) {
+        let calls = slot.wrapping_add(thread::word::SYSCALLS).cast::<Calls>();
+        self.header.store(header.cast(), Ordering::Release);
+        self.calls.store(calls, Ordering::Release);
+    }
+
     /// Goes back to private words (in a forked child, whose parent owns the
     /// state). What the heap holds is copied, what it counts starts at zero.
     pub fn detach(&self) {

@@ -55,6 +55,7 @@ pub(crate) mod number {
     pub(crate) const GETRLIMIT: usize = 97;
     pub(crate) const GETTID: usize = 186;
     pub(crate) const CLOCK_GETTIME: usize = 228;
+    pub(crate) const EXIT_GROUP: usize = 231;
     pub(crate) const OPENAT: usize = 257;
     pub(crate) const GETRANDOM: usize = 318;
     pub(crate) const MEMFD_CREATE: usize = 319;
@@ -116,16 +117,29 @@ pub unsafe fn map_anonymous(
     unsafe { call(number::MMAP, [hint, bytes, protection, flags, NO_FD, 0]) }
 }
 
-/// Maps `bytes` of a file shared, readable and writable.
+/// Maps `bytes` of a file shared, readable and writable; at `place` when given,
+/// which is replaced.
 ///
 /// # Safety
 /// The caller alone decides how the new memory is used; others may write to it.
-pub unsafe fn map_shared(fd: i32, offset: u64, bytes: usize) -> Result<usize, Errno> {
+/// Nobody needs what `place` held.
+pub unsafe fn map_shared(
+    fd: i32,
+    offset: u64,
+    bytes: usize,
+    place: Option<usize>,
+) -> Result<usize, Errno> {
     let offset = usize::try_from(offset).map_err(|_| Errno(EINVAL))?;
     let fd = usize::try_from(fd).map_err(|_| Errno(EINVAL))?;
-    let flags = MAP_SHARED | MAP_NORESERVE;
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    unsafe { call(number::MMAP, [0, bytes, PROT_READ_WRITE, flags, fd, offset]) }
+    let flags = MAP_SHARED | MAP_NORESERVE | if place.is_some() { MAP_FIXED } else { 0 };
+    let at = place.unwrap_or(0);
+    // SAFETY: a mapping at an address of the kernel's choice, or the caller's.
+    unsafe {
+        call(
+            number::MMAP,
+            [at, bytes, PROT_READ_WRITE, flags, fd, offset],
+        )
+    }
 }
 
 /// Unmaps a range.

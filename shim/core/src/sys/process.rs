@@ -169,3 +169,10 @@ pub fn fast_monotonic_ns() -> u64 {
 pub fn coarse_ms() -> u64 {
     vdso_clock_ns(6) / 1_000_000
 }
+
+/// Ends the process at once; answers only if the kernel refuses.
+pub fn exit_group(status: i32) {
+    let status = status.cast_unsigned() as usize;
+    // SAFETY: nothing of the process is used afterwards.
+    let _ = unsafe { call(number::EXIT_GROUP, [status, 0, 0, 0, 0, 0]) };
+}

@@ -110,6 +110,22 @@ impl Heap {
         accounts: &'static Accounts,
         recording: bool,
     ) -> &'static Self {
+        // SAFETY: the caller's duty.
+        let heap = unsafe { Self::place_unlisted(at, spaces, accounts, recording) };
+        heap.register();
+        heap
+    }
+
+    /// As [`Heap::place`], but not in the list of all heaps: nobody adopts it.
+    ///
+    /// # Safety
+    /// As [`Heap::place`].
+    pub unsafe fn place_unlisted(
+        at: *mut Self,
+        spaces: &'static Spaces,
+        accounts: &'static Accounts,
+        recording: bool,
+    ) -> &'static Self {
         let bin = || Bin {
             first: Cell::new(&EMPTY),
             last: Cell::new(ptr::null()),
@@ -129,12 +145,10 @@ impl Heap {
             state: AtomicU32::new(HeapState::Running as u32),
         };
         // SAFETY: the caller vouched for the place.
-        let heap = unsafe {
+        unsafe {
             at.write(heap);
             &*at
-        };
-        heap.register();
-        heap
+        }
     }
 
     fn register(&'static self) {
@@ -178,6 +192,12 @@ impl Heap {
             }
         }
         self.take_class(class_of(requested))
+    }
+
+    /// [`Heap::take`] for at most [`DIRECT_MAX`] bytes when it needs no slow path.
+    #[inline(always)]
+    pub fn take_fast(&self, requested: usize) -> Option<Block> {
+        self.direct[requested.div_ceil(16)].get().pop()
     }
 
     /// A slot of a class.
@@ -317,6 +337,19 @@ impl Heap {
     }
 
     // ---- giving back ------------------------------------------------------
+
+    /// [`Heap::give`] when the page is ours and nothing is special about it.
+    #[inline(always)]
+    pub fn give_fast(&self, page: &'static Page, block: Block) -> bool {
+        if page.owner.load(Ordering::Relaxed) != self.address() {
+            return false;
+        }
+        page.push(block);
+        if page.used.get() == 0 {
+            self.retire_empty(page);
+        }
+        true
+    }
 
     /// Frees a block of `page`, whoever owns it.
     #[inline]

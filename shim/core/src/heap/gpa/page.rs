@@ -177,6 +177,11 @@ impl Page {
         usize::from(self.class.get())
     }
 
+    /// What the struct describes now.
+    pub fn kind(&self) -> Kind {
+        self.kind.get()
+    }
+
     /// True for a page that is one block.
     pub fn is_single(&self) -> bool {
         self.class() == SINGLETON

@@ -1,0 +1,143 @@
+//! The first call, and the constructor.
+//!
+//! # Design
+//! The first malloc comes from the loader, before constructors, environ and
+//! other threads. It reads the environment, reserves the heap and makes the
+//! shared state; nothing that may allocate, no descriptor but the memfd. The
+//! constructor, later, registers for forks, thread ends and exit, and connects.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use pageshim_core::state::Identity;
+use pageshim_core::sys;
+use pageshim_wire::process::Mode;
+
+use crate::config::{self, Config};
+use crate::world::{ACCOUNTS, SPACES, STATE};
+use crate::{fork, life, link, thread, tls, upkeep, world};
+
+const SPAN: u64 = 512 << 30;
+const SPAN_MIN: u64 = 4 << 20;
+
+static STAGE: AtomicU32 = AtomicU32::new(NEW);
+static BOOTER: AtomicUsize = AtomicUsize::new(0);
+const NEW: u32 = 0;
+const BUSY: u32 = 1;
+const DONE: u32 = 2;
+
+struct Shelf(UnsafeCell<MaybeUninit<Config>>);
+// SAFETY: written once, by the booting thread, before STAGE says DONE.
+unsafe impl Sync for Shelf {}
+static CONFIG: Shelf = Shelf(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// The configuration.
+pub(crate) fn config() -> Option<&'static Config> {
+    if STAGE.load(Ordering::Acquire) != DONE {
+        return None;
+    }
+    // SAFETY: DONE is stored after the configuration was written.
+    Some(unsafe { (*CONFIG.0.get()).assume_init_ref() })
+}
+
+/// Boots on the first call. False while this very thread is booting.
+pub(crate) fn ready() -> bool {
+    loop {
+        match STAGE.compare_exchange(NEW, BUSY, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => {
+                BOOTER.store(tls::control_block(), Ordering::Relaxed);
+                boot();
+                STAGE.store(DONE, Ordering::Release);
+                return true;
+            }
+            Err(DONE) => return true,
+            Err(_) if BOOTER.load(Ordering::Relaxed) == tls::control_block() => return false,
+            Err(_) => sys::yield_now(),
+        }
+    }
+}
+
+fn boot() {
+    let config = config::read();
+    // SAFETY: only the booting thread is here, and nobody reads before DONE.
+    unsafe { (*CONFIG.0.get()).write(config) };
+    SPACES.reserve(span());
+    if config.mode == Mode::Off {
+        return;
+    }
+    if !make_state(&config, 0) {
+        let _ = sys::write(
+            2,
+            b"pageshim: this process's limits (RLIMIT_FSIZE, RLIMIT_AS) leave no room for shared state; it runs unprofiled\n",
+        );
+        return;
+    }
+    let (base, bytes) = SPACES.first().range();
+    STATE.set(pageshim_wire::process::word::HEAP_BASE, base as u64);
+    STATE.set(pageshim_wire::process::word::HEAP_RESERVED, bytes as u64);
+    upkeep::set_depth_limit(config.depth);
+    let stacks = config.mode as u8 >= Mode::Exact as u8;
+    if stacks && !world::make_rows() {
+        return;
+    }
+    fork::plant_canary();
+    world::set_mode(config.mode);
+}
+
+/// Makes this process's own state.
+fn make_state(config: &Config, parent: u64) -> bool {
+    let mut exe = [0; 1024];
+    let exe_len = sys::read_link(b"/proc/self/exe\0", &mut exe).unwrap_or(0);
+    let mut command = [0; 2048];
+    let command_len = config.arguments.join(&mut command);
+    let identity = Identity {
+        mode: config.mode,
+        heap: config.heap,
+        parent,
+        exe: exe.get(..exe_len).unwrap_or(&[]),
+        command: command.get(..command_len).unwrap_or(&[]),
+        service: config.service,
+        depth: config.depth as u64,
+    };
+    STATE.create(&identity, &ACCOUNTS)
+}
+
+/// Slices to reserve first: plenty, or an eighth of what the process may map.
+fn span() -> usize {
+    let limit = sys::soft_limit(sys::LIMIT_ADDRESS_SPACE);
+    let span = if limit == u64::MAX {
+        SPAN
+    } else {
+        1 << (limit / 8).clamp(SPAN_MIN, SPAN).ilog2()
+    };
+    usize::try_from(span).unwrap_or(usize::MAX)
+}
+
+extern "C" fn constructor() {
+    if tls::get().or_else(thread::attach).is_none() {
+        return;
+    }
+    life::register();
+    warn_when_shadowed();
+    link::connect_now();
+}
+
+/// An executable with a malloc of its own comes before us in every look-up.
+fn warn_when_shadowed() {
+    // SAFETY: a C string; asked outside our own paths.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) };
+    let ours = crate::exports::malloc_address();
+    if !found.is_null() && found != ours.cast::<c_void>().cast_mut() {
+        let _ = sys::write(
+            2,
+            b"pageshim: this program brings its own malloc, so its heap cannot be seen; it runs as without pageshim\n",
+        );
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = constructor;

@@ -1,0 +1,270 @@
+//! The C functions: a few lines each, glibc's edge semantics, no logic.
+//!
+//! # Design
+//! Each export is a naked stub that hands its caller's stack and frame pointer
+//! on, so that no frame of ours has to be unwound; the function behind it is
+//! plain Rust. `errno` is set on failure and never touched otherwise (our system
+//! calls are raw).
+#![allow(unsafe_code)]
+
+use core::arch::naked_asm;
+use core::ffi::{c_int, c_void};
+use core::ptr::{self, NonNull};
+
+use pageshim_core::OS_PAGE_BYTES;
+use pageshim_core::heap::gpa::Block;
+use pageshim_core::heap::gpa::classes::{ALIGN, DIRECT_MAX};
+use pageshim_core::unwind::Regs;
+use pageshim_wire::thread::Api;
+
+use crate::serve::{self, Call};
+use crate::world::SPACES;
+use crate::{foreign, tls};
+
+const EINVAL: c_int = 22;
+const ENOMEM: c_int = 12;
+
+/// The state of our caller: `sp` and `bp` as its call left them.
+///
+/// # Safety
+/// `sp` is the stack pointer at the export's entry.
+pub(crate) unsafe fn caller(sp: *const u64, bp: u64) -> Regs {
+    Regs {
+        // SAFETY: the return address is on top of the stack at a function's entry.
+        pc: unsafe { sp.read() },
+        sp: sp.addr() as u64 + 8,
+        bp,
+    }
+}
+
+pub(crate) fn call(api: Api, sp: *const u64, bp: u64) -> Call {
+    Call {
+        api,
+        // SAFETY: the stubs pass their entry's stack pointer.
+        regs: unsafe { caller(sp, bp) },
+    }
+}
+
+fn set_errno(value: c_int) {
+    // SAFETY: this thread's errno.
+    unsafe { *libc::__errno_location() = value };
+}
+
+pub(crate) fn or_enomem(pointer: *mut u8) -> *mut c_void {
+    if pointer.is_null() {
+        set_errno(ENOMEM);
+    }
+    pointer.cast()
+}
+
+// The stubs, by number of arguments: sp and bp become the next two.
+macro_rules! stub {
+    (1: $($name:literal $stub:ident => $target:path;)*) => {$(
+        #[unsafe(naked)]
+        #[unsafe(export_name = $name)]
+        unsafe extern "C" fn $stub() {
+            naked_asm!("mov rsi, rsp", "mov rdx, rbp", "jmp {}", sym $target)
+        }
+    )*};
+    (2: $($name:literal $stub:ident => $target:path;)*) => {$(
+        #[unsafe(naked)]
+        #[unsafe(export_name = $name)]
+        unsafe extern "C" fn $stub() {
+            naked_asm!("mov rdx, rsp", "mov rcx, rbp", "jmp {}", sym $target)
+        }
+    )*};
+    (3: $($name:literal $stub:ident => $target:path;)*) => {$(
+        #[unsafe(naked)]
+        #[unsafe(export_name = $name)]
+        unsafe extern "C" fn $stub() {
+            naked_asm!("mov rcx, rsp", "mov r8, rbp", "jmp {}", sym $target)
+        }
+    )*};
+}
+pub(crate) use stub;
+
+stub! { 1:
+    "malloc" malloc_stub => malloc;
+    "__libc_malloc" libc_malloc_stub => malloc;
+    "free" free_stub => free;
+    "__libc_free" libc_free_stub => free;
+    "cfree" cfree_stub => free;
+    "valloc" valloc_stub => valloc;
+    "__libc_valloc" libc_valloc_stub => valloc;
+    "pvalloc" pvalloc_stub => pvalloc;
+    "__libc_pvalloc" libc_pvalloc_stub => pvalloc;
+}
+stub! { 2:
+    "calloc" calloc_stub => calloc;
+    "__libc_calloc" libc_calloc_stub => calloc;
+    "realloc" realloc_stub => realloc;
+    "__libc_realloc" libc_realloc_stub => realloc;
+    "aligned_alloc" aligned_alloc_stub => aligned_alloc;
+    "memalign" memalign_stub => memalign;
+    "__libc_memalign" libc_memalign_stub => memalign;
+    "free_sized" free_sized_stub => free_sized;
+}
+stub! { 3:
+    "posix_memalign" posix_memalign_stub => posix_memalign;
+    "__posix_memalign" libc_posix_memalign_stub => posix_memalign;
+    "free_aligned_sized" free_aligned_sized_stub => free_aligned_sized;
+}
+
+/// The plain fast path: this thread's heap has a slot, and nothing is recorded.
+#[inline(always)]
+pub(crate) fn fast_take(requested: usize) -> Option<NonNull<u8>> {
+    let thread = tls::get()?;
+    if requested > DIRECT_MAX || thread.gate() != 0 {
+        return None;
+    }
+    NonNull::new(thread.heap().take_fast(requested)?.pointer())
+}
+
+extern "C" fn malloc(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    match fast_take(requested) {
+        Some(pointer) => pointer.as_ptr().cast(),
+        None => malloc_slow(requested, sp, bp),
+    }
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn malloc_slow(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    or_enomem(serve::allocate(requested, ALIGN, &call(Api::Malloc, sp, bp)).pointer)
+}
+
+pub(crate) extern "C" fn free(pointer: *mut u8, sp: *const u64, bp: u64) {
+    if let Some(thread) = tls::get()
+        && thread.gate() == 0
+        && let Some(page) = SPACES.first().page_of(pointer.addr())
+        && let Some(block) = NonNull::new(pointer)
+        && thread.heap().give_fast(page, Block::at(block))
+    {
+        return;
+    }
+    free_slow(pointer, sp, bp);
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn free_slow(pointer: *mut u8, sp: *const u64, bp: u64) {
+    serve::free(pointer.expose_provenance(), &call(Api::Malloc, sp, bp));
+}
+
+extern "C" fn free_sized(pointer: *mut u8, _bytes: usize, sp: *const u64, bp: u64) {
+    free(pointer, sp, bp);
+}
+
+extern "C" fn free_aligned_sized(
+    pointer: *mut u8,
+    _align: usize,
+    _bytes: usize,
+    sp: *const u64,
+    bp: u64,
+) {
+    free(pointer, sp, bp);
+}
+
+extern "C" fn calloc(count: usize, bytes: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    let Some(requested) = count.checked_mul(bytes) else {
+        return or_enomem(ptr::null_mut());
+    };
+    if let Some(pointer) = fast_take(requested) {
+        // SAFETY: a fresh block of at least `requested` bytes.
+        unsafe { pointer.write_bytes(0, requested) };
+        return pointer.as_ptr().cast();
+    }
+    let taken = serve::allocate(requested, ALIGN, &call(Api::Calloc, sp, bp));
+    if !taken.pointer.is_null() && !taken.zeroed {
+        // SAFETY: as above.
+        unsafe { taken.pointer.write_bytes(0, requested) };
+    }
+    or_enomem(taken.pointer)
+}
+
+extern "C" fn realloc(pointer: *mut u8, requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    let call = call(Api::Realloc, sp, bp);
+    let address = pointer.expose_provenance();
+    if address == 0 {
+        return or_enomem(serve::allocate(requested, ALIGN, &call).pointer);
+    }
+    if requested == 0 {
+        serve::free(address, &call);
+        return ptr::null_mut();
+    }
+    or_enomem(serve::reallocate(address, requested, &call))
+}
+
+fn aligned(align: usize, requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    let align = align.max(ALIGN);
+    or_enomem(serve::allocate(requested, align, &call(Api::Aligned, sp, bp)).pointer)
+}
+
+extern "C" fn aligned_alloc(
+    align: usize,
+    requested: usize,
+    sp: *const u64,
+    bp: u64,
+) -> *mut c_void {
+    if !align.is_power_of_two() {
+        set_errno(EINVAL);
+        return ptr::null_mut();
+    }
+    aligned(align, requested, sp, bp)
+}
+
+extern "C" fn memalign(align: usize, requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    match align.checked_next_power_of_two() {
+        Some(align) => aligned(align, requested, sp, bp),
+        None => {
+            set_errno(EINVAL);
+            ptr::null_mut()
+        }
+    }
+}
+
+extern "C" fn posix_memalign(
+    into: *mut *mut c_void,
+    align: usize,
+    requested: usize,
+    sp: *const u64,
+    bp: u64,
+) -> c_int {
+    if !align.is_power_of_two() || !align.is_multiple_of(size_of::<*mut c_void>()) {
+        return EINVAL;
+    }
+    let call = call(Api::Aligned, sp, bp);
+    let taken = serve::allocate(requested, align.max(ALIGN), &call);
+    if taken.pointer.is_null() {
+        return ENOMEM;
+    }
+    // SAFETY: the caller passed a place for a pointer.
+    unsafe { into.write(taken.pointer.cast()) };
+    0
+}
+
+extern "C" fn valloc(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    aligned(OS_PAGE_BYTES, requested, sp, bp)
+}
+
+extern "C" fn pvalloc(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    match requested.max(1).checked_next_multiple_of(OS_PAGE_BYTES) {
+        Some(rounded) => aligned(OS_PAGE_BYTES, rounded, sp, bp),
+        None => or_enomem(ptr::null_mut()),
+    }
+}
+
+/// Bytes usable in a block; 0 for NULL.
+#[unsafe(no_mangle)]
+extern "C" fn malloc_usable_size(pointer: *mut u8) -> usize {
+    let address = pointer.addr();
+    if address == 0 {
+        return 0;
+    }
+    serve::usable(address).unwrap_or_else(|| foreign::usable(address))
+}
+
+/// The address others see as `malloc` when ours comes first.
+pub(crate) fn malloc_address() -> *const () {
+    malloc_stub as *const ()
+}

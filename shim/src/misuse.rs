@@ -1,0 +1,69 @@
+//! Misuse by the host: reported with the stacks we know, then survived.
+#![allow(unsafe_code)]
+
+use pageshim_core::sys;
+use pageshim_wire::frame::Kind;
+use pageshim_wire::process::{MISUSE_NAMES, Misuse};
+
+use crate::serve::{self, Call};
+use crate::thread::Thread;
+use crate::world::STATE;
+use crate::{config, link};
+
+const LINES_MAX: u64 = 10;
+
+/// Counts, streams and (a few times) prints one misuse.
+#[cold]
+pub(crate) fn report(
+    thread: &'static Thread,
+    kind: Misuse,
+    address: usize,
+    born: u32,
+    call: &Call,
+) {
+    STATE.count_misuse(kind);
+    let site = serve::site_of(thread, call);
+    let words = [
+        kind as u64,
+        address as u64,
+        u64::from(born),
+        0,
+        u64::from(site),
+    ];
+    link::send_words(Kind::Misuse, &words);
+    let index = pageshim_wire::process::word::MISUSE + kind as usize;
+    if STATE.get(index) > LINES_MAX {
+        return;
+    }
+    let mut line = config::Line::new();
+    line.text(b"pageshim: ");
+    line.text(MISUSE_NAMES[kind as usize].replace_underscore().as_slice());
+    line.text(b" of 0x");
+    line.hex(address as u64);
+    line.text(b" called from 0x");
+    line.hex(call.regs.pc);
+    line.text(b"; ignored\n");
+    let _ = sys::write(2, line.bytes());
+}
+
+struct Spaced([u8; 24], usize);
+
+impl Spaced {
+    fn as_slice(&self) -> &[u8] {
+        self.0.get(..self.1).unwrap_or(&[])
+    }
+}
+
+trait Words {
+    fn replace_underscore(&self) -> Spaced;
+}
+
+impl Words for &str {
+    fn replace_underscore(&self) -> Spaced {
+        let mut spaced = Spaced([0; 24], self.len().min(24));
+        for (to, from) in spaced.0.iter_mut().zip(self.bytes()) {
+            *to = if from == b'_' { b' ' } else { from };
+        }
+        spaced
+    }
+}

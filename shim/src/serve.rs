@@ -1,0 +1,354 @@
+//! What the malloc family does: take, record, count; look up, count, give back.
+//!
+//! # Design
+//! `take` and `give` here are the slow and the recorded paths; the plain fast
+//! path is in `exports`. An allocation is counted after its block exists, a free
+//! before its block can be reused.
+//!
+//! # Failure
+//! Null, with `errno` set by the caller. Misuse is reported and survived.
+#![allow(unsafe_code)]
+
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering;
+
+use pageshim_core::heap::gpa::classes::{ALIGN, SLOT_MAX, aligned_class};
+use pageshim_core::heap::gpa::{Block, Freed, Kind, Page};
+use pageshim_core::records::Record;
+use pageshim_core::sites::Stack;
+use pageshim_core::track::Entry;
+use pageshim_core::unwind::Regs;
+use pageshim_wire::process::{Misuse, Mode};
+use pageshim_wire::stack::End;
+use pageshim_wire::thread::{Api, word};
+
+use crate::thread::{RECORDING, Thread};
+use crate::world::{MODULES, SITES, SPACES, STATE};
+use crate::{emergency, foreign, fork, misuse, thread, tls, trace, upkeep, world};
+
+/// Largest request: more cannot be told apart from a negative number.
+pub(crate) const REQUEST_MAX: usize = isize::MAX.cast_unsigned();
+
+/// A call into the malloc family.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) api: Api,
+    pub(crate) regs: Regs,
+}
+
+/// A fresh block.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) pointer: *mut u8,
+    /// Its memory is known to be zero.
+    pub(crate) zeroed: bool,
+}
+
+const NOTHING: Taken = Taken {
+    pointer: ptr::null_mut(),
+    zeroed: false,
+};
+
+/// Allocates `requested` bytes at a multiple of `align` (a power of two).
+#[inline(never)]
+pub(crate) fn allocate(requested: usize, align: usize, call: &Call) -> Taken {
+    if requested > REQUEST_MAX || align > REQUEST_MAX {
+        return NOTHING;
+    }
+    let Some(thread) = tls::get().or_else(thread::attach) else {
+        return nested(requested, align);
+    };
+    let Some(inside) = thread.enter() else {
+        return nested(requested, align);
+    };
+    let taken = take(thread, requested, align, call);
+    drop(inside);
+    taken
+}
+
+fn nested(requested: usize, align: usize) -> Taken {
+    Taken {
+        pointer: emergency::allocate(requested, align),
+        zeroed: false,
+    }
+}
+
+fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) -> Taken {
+    emergency::catch_up(|address| give(thread, address, call));
+    let recording = thread.gate() & RECORDING != 0;
+    if recording {
+        fork::notice_copy(thread);
+        if thread.is_due() {
+            upkeep::run(thread);
+        }
+    }
+    let heap = thread.heap();
+    let found = if align <= ALIGN && requested <= SLOT_MAX {
+        heap.take(requested)
+            .map(|(block, page)| (block, page, false))
+    } else {
+        match aligned_class(requested, align) {
+            Some(class) => heap
+                .take_class(class)
+                .map(|(block, page)| (block, page, false)),
+            None => heap.take_single(requested, align),
+        }
+    };
+    let Some((block, page, zeroed)) = found else {
+        return NOTHING;
+    };
+    if recording {
+        let site = site(thread, call);
+        record(thread, page, block.address(), requested, site, call.api);
+    }
+    Taken {
+        pointer: block.pointer(),
+        zeroed,
+    }
+}
+
+/// Writes the block's record and counts it.
+#[inline]
+fn record(thread: &Thread, page: &Page, address: usize, requested: usize, site: u32, api: Api) {
+    let slack = page.usable() - requested;
+    let Some(word) = page.slot_at(address).and_then(|slot| page.record(slot)) else {
+        return;
+    };
+    let birth = STATE.tick();
+    word.store(Record { site, birth, slack }.pack(), Ordering::Relaxed);
+    let entry = Entry {
+        class: page.class(),
+        site,
+        requested,
+        slack,
+    };
+    thread.track.allocated(&STATE, &entry, api, address);
+    if world::mode() == Mode::Trace {
+        trace::allocated(thread, address, requested, site);
+    }
+}
+
+/// The site of the calling stack.
+#[inline]
+fn site(thread: &Thread, call: &Call) -> u32 {
+    if (world::mode() as u8) < Mode::Exact as u8 {
+        return 0;
+    }
+    let Some(rows) = world::rows() else { return 0 };
+    // SAFETY: we are this thread and inside.
+    let (bounds, memo) = unsafe { thread.unwinding() };
+    let captured = memo.capture(rows, call.regs, bounds, upkeep::depth_limit());
+    if captured.missed > 0 {
+        for start in memo.missed() {
+            if let Some(slot) = MODULES.note(&STATE, *start) {
+                crate::link::send_words(pageshim_wire::frame::Kind::Module, &[slot]);
+            }
+        }
+    }
+    let known = memo.site();
+    if known != 0 {
+        return known;
+    }
+    let site = SITES.find(captured.hash).unwrap_or_else(|| {
+        if !matches!(captured.end, End::Complete | End::DepthLimit) {
+            STATE.count_drop(pageshim_wire::process::Drop::Unwind);
+        }
+        let (prefix, shared) = memo.shared();
+        let stack = Stack {
+            hash: captured.hash,
+            depth: captured.depth,
+            prefix,
+            shared,
+            end: captured.end,
+            thread: u16::try_from(thread.slot()).unwrap_or(u16::MAX),
+            frame: |index| memo.pc(index),
+        };
+        SITES.intern(&STATE, &stack)
+    });
+    memo.set_site(site);
+    site
+}
+
+/// Frees a block, whatever it is.
+#[inline(never)]
+pub(crate) fn free(address: usize, call: &Call) {
+    if address == 0 {
+        return;
+    }
+    let Some(thread) = tls::get().or_else(thread::attach) else {
+        emergency_or_later(address);
+        return;
+    };
+    let Some(inside) = thread.enter() else {
+        emergency_or_later(address);
+        return;
+    };
+    give(thread, address, call);
+    drop(inside);
+}
+
+fn emergency_or_later(address: usize) {
+    if let Some(page) = emergency::page_of(address) {
+        emergency::free(address, page);
+    } else if SPACES.page_of(address).is_some() {
+        emergency::put_off(address);
+    }
+}
+
+/// Frees a block from inside.
+pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
+    let Some(page) = SPACES.page_of(address) else {
+        match emergency::page_of(address) {
+            Some(page) => emergency::free(address, page),
+            None => foreign::free(thread, address, call),
+        }
+        return;
+    };
+    let page = SPACES.head_of(page, address);
+    let Some(slot) = live_slot(page, address) else {
+        misuse::report(thread, Misuse::InvalidFree, address, 0, call);
+        return;
+    };
+    if let Some(word) = page.record(slot) {
+        fork::notice_copy(thread);
+        let Some(record) = Record::unpack(word.load(Ordering::Relaxed)) else {
+            misuse::report(thread, Misuse::DoubleFree, address, 0, call);
+            return;
+        };
+        word.store(0, Ordering::Relaxed);
+        count_free(thread, page, address, &record);
+    }
+    if let Some(pointer) = NonNull::new(ptr::with_exposed_provenance_mut(address))
+        && thread.heap().give(page, Block::at(pointer)) == Freed::Remote
+    {
+        thread.track.bump(word::REMOTE_FREES, 1);
+    }
+}
+
+fn live_slot(page: &Page, address: usize) -> Option<usize> {
+    if page.kind() != Kind::Head {
+        return None;
+    }
+    page.slot_at(address)
+}
+
+#[inline]
+fn count_free(thread: &Thread, page: &Page, address: usize, record: &Record) {
+    let entry = Entry {
+        class: page.class(),
+        site: record.site,
+        requested: page.usable().saturating_sub(record.slack),
+        slack: record.slack,
+    };
+    thread.track.freed(&STATE, &entry, record.birth, address);
+    if world::mode() == Mode::Trace {
+        trace::freed(thread, address, entry.requested, record.site);
+    }
+}
+
+/// What a block can do for its owner now.
+struct Found {
+    page: &'static Page,
+    slot: usize,
+    usable: usize,
+}
+
+fn find(address: usize) -> Option<Found> {
+    let page = match SPACES.page_of(address) {
+        Some(page) => SPACES.head_of(page, address),
+        None => emergency::page_of(address)?,
+    };
+    let slot = live_slot(page, address)?;
+    Some(Found {
+        page,
+        slot,
+        usable: page.usable(),
+    })
+}
+
+/// Bytes the caller may use of a block; `None` when it is not ours.
+pub(crate) fn usable(address: usize) -> Option<usize> {
+    find(address).map(|found| found.usable)
+}
+
+/// Resizes a block: in place when it fits and is not far too large, else by
+/// moving it. Null leaves the old block as it was.
+#[inline(never)]
+pub(crate) fn reallocate(address: usize, requested: usize, call: &Call) -> *mut u8 {
+    if requested > REQUEST_MAX {
+        return ptr::null_mut();
+    }
+    let Some(found) = find(address) else {
+        return foreign::reallocate(address, requested, call);
+    };
+    if SPACES.page_of(address).is_some()
+        && let Some(thread) = tls::get().or_else(thread::attach)
+        && let Some(_inside) = thread.enter()
+        && resize(thread, &found, address, requested, call)
+    {
+        return ptr::with_exposed_provenance_mut(address);
+    }
+    let taken = allocate(requested, ALIGN, call);
+    if taken.pointer.is_null() {
+        return taken.pointer;
+    }
+    let kept = requested.min(found.usable);
+    let old = ptr::with_exposed_provenance::<u8>(address);
+    // SAFETY: both are live blocks of at least `kept` bytes and not the same.
+    unsafe { ptr::copy_nonoverlapping(old, taken.pointer, kept) };
+    free(address, call);
+    if let Some(thread) = tls::get() {
+        thread.track.bump(word::REALLOC_MOVED, 1);
+    }
+    taken.pointer
+}
+
+/// Tries to resize in place and counts it.
+fn resize(
+    thread: &'static Thread,
+    found: &Found,
+    address: usize,
+    requested: usize,
+    call: &Call,
+) -> bool {
+    let page = found.page;
+    let old = page
+        .record(found.slot)
+        .map(|word| Record::unpack(word.load(Ordering::Relaxed)));
+    if old == Some(None) {
+        misuse::report(thread, Misuse::DoubleFree, address, 0, call);
+        return false;
+    }
+    let old_entry = old
+        .flatten()
+        .map(|record| (record, found.usable.saturating_sub(record.slack)));
+    let fits = if page.is_single() {
+        requested > SLOT_MAX && thread.heap().resize_single(page, requested)
+    } else {
+        requested <= found.usable && requested >= found.usable / 2
+    };
+    if !fits {
+        return false;
+    }
+    if let Some((old, old_requested)) = old_entry {
+        let entry = Entry {
+            class: page.class(),
+            site: old.site,
+            requested: old_requested,
+            slack: old.slack,
+        };
+        thread.track.freed(&STATE, &entry, old.birth, address);
+        if world::mode() == Mode::Trace {
+            trace::freed(thread, address, old_requested, old.site);
+        }
+        let site = site(thread, call);
+        record(thread, page, address, requested, site, Api::Realloc);
+        thread.track.bump(word::REALLOC_IN_PLACE, 1);
+    }
+    true
+}
+
+/// The present site of a call, for reports; 0 when stacks are not captured.
+pub(crate) fn site_of(thread: &Thread, call: &Call) -> u32 {
+    site(thread, call)
+}

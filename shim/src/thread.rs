@@ -1,0 +1,273 @@
+//! A thread's state: its heap, what it counts, its last stack.
+//!
+//! # Design
+//! One mapping per thread, never unmapped; a new thread takes over the state of
+//! one that ended, heap, counters' slot and all. The heap comes first, so the
+//! address in a page's owner word is the address in the thread's slot.
+//!
+//! `gate` is zero exactly when the plain fast path may run: not inside us
+//! already (a signal handler may call malloc while its thread is), not recording.
+#![allow(unsafe_code)]
+
+use core::cell::{Cell, UnsafeCell};
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use pageshim_core::heap::gpa::{Heap, HeapState, all_heaps};
+use pageshim_core::sys;
+use pageshim_core::track::Track;
+use pageshim_core::unwind::{Bounds, Memo};
+use pageshim_wire::frame::Kind;
+use pageshim_wire::process::{Drop as Dropped, word as process_word};
+use pageshim_wire::thread::word;
+
+use crate::world::{ACCOUNTS, PAGES, SPACES, STATE};
+use crate::{boot, link, tls, trace, world};
+
+/// Inside our own slow path: nothing of ours may be entered again.
+pub(crate) const BUSY: u8 = 1;
+/// Blocks of this thread get records.
+pub(crate) const RECORDING: u8 = 2;
+
+/// See the module's text.
+#[repr(C, align(64))]
+pub(crate) struct Thread {
+    heap: MaybeUninit<Heap>,
+    gate: Cell<u8>,
+    countdown: Cell<u32>,
+    pub(crate) track: Track,
+    slot: Cell<u64>,
+    control_block: Cell<usize>,
+    rounds: Cell<u32>,
+    pub(crate) trace: trace::Buffer,
+    bounds: UnsafeCell<Bounds>,
+    memo: UnsafeCell<Memo>,
+}
+
+/// The right to be inside us; gives up on drop.
+pub(crate) struct Inside<'a>(&'a Thread);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.gate.set(self.0.gate.get() & !BUSY);
+    }
+}
+
+impl Thread {
+    /// The thread's heap.
+    #[inline]
+    pub(crate) fn heap(&self) -> &'static Heap {
+        // SAFETY: placed in make(), before any reference to the thread exists; never unmapped.
+        unsafe { &*self.heap.as_ptr() }
+    }
+
+    /// Zero when the plain fast path may run.
+    #[inline]
+    pub(crate) fn gate(&self) -> u8 {
+        self.gate.get()
+    }
+
+    /// Enters, unless the thread is inside already.
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<Inside<'_>> {
+        let gate = self.gate.get();
+        if gate & BUSY != 0 {
+            return None;
+        }
+        self.gate.set(gate | BUSY);
+        Some(Inside(self))
+    }
+
+    /// Counts down to the next upkeep; true when it is due.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        let left = self.countdown.get();
+        self.countdown.set(left.wrapping_sub(1) & 1023);
+        left == 0
+    }
+
+    /// Slot number in the shared state.
+    pub(crate) fn slot(&self) -> u64 {
+        self.slot.get()
+    }
+
+    /// Bounds and memo, for one capture.
+    ///
+    /// # Safety
+    /// The caller is this thread and holds [`Inside`]: no other borrow exists.
+    #[expect(clippy::mut_from_ref, reason = "one owner, see Safety")]
+    pub(crate) unsafe fn unwinding(&self) -> (&mut Bounds, &mut Memo) {
+        // SAFETY: the caller's duty.
+        unsafe { (&mut *self.bounds.get(), &mut *self.memo.get()) }
+    }
+
+    /// Starts counting in the thread's region of a state made by this process.
+    pub(crate) fn count_into(&self, slot: u64) {
+        match STATE.map_slot(slot) {
+            Some(region) => {
+                // SAFETY: a fresh mapping of this thread's own region.
+                unsafe { self.track.set_region(region) };
+                self.slot.set(slot);
+                self.introduce();
+            }
+            None => STATE.count_drop(Dropped::Threads),
+        }
+    }
+
+    /// In a forked child: counts from zero in private memory at the same place, as
+    /// slot 0. False without memory.
+    ///
+    /// # Safety
+    /// The region is this thread's, and nobody else in this process uses it.
+    pub(crate) unsafe fn begin_private(&self) -> bool {
+        self.slot.set(0);
+        self.control_block.set(tls::control_block());
+        // SAFETY: the caller's duty.
+        unsafe { STATE.privatize_region(self.track.region()) }
+    }
+
+    /// Writes who the thread is into its region.
+    pub(crate) fn introduce(&self) {
+        let track = &self.track;
+        track.set(word::STATE, 1);
+        track.set(word::TID, u64::from(sys::thread_id()));
+        track.set(word::STARTED, STATE.tick());
+        track.bump(word::GENERATION, 1);
+        self.note_name();
+        link::send_words(
+            Kind::Thread,
+            &[self.slot.get(), u64::from(sys::thread_id()), 1],
+        );
+    }
+
+    /// The thread's name may change at any time; looked at now and then.
+    pub(crate) fn note_name(&self) {
+        let mut name = [0u8; 16];
+        // SAFETY: PR_GET_NAME (16) writes at most 16 bytes; no allocation, no lock.
+        unsafe { libc::prctl(16, name.as_mut_ptr()) };
+        let (low, high) = name.split_at(8);
+        for (index, half) in [low, high].into_iter().enumerate() {
+            let half = u64::from_le_bytes(half.try_into().unwrap_or([0; 8]));
+            self.track.set(word::NAME + index, half);
+        }
+    }
+
+    fn make() -> Option<&'static Self> {
+        let bytes = size_of::<Self>().next_multiple_of(pageshim_core::OS_PAGE_BYTES);
+        let at = PAGES.map(bytes)?;
+        ACCOUNTS.add(process_word::METADATA, i64::try_from(bytes).ok()?);
+        let thread = ptr::with_exposed_provenance_mut::<Self>(at);
+        // SAFETY: fresh zeroed memory, page aligned; zero is valid for all fields but the heap.
+        unsafe {
+            let heap = (&raw mut (*thread).heap).cast();
+            (&raw mut (*thread).control_block).write(Cell::new(tls::control_block()));
+            Heap::place(heap, &SPACES, &ACCOUNTS, world::recording());
+            Some(&*thread)
+        }
+    }
+
+    /// The state left behind by a thread that ended, or one with our own control
+    /// block, whose thread ended without a word.
+    fn inherit() -> Option<&'static Self> {
+        let own = tls::control_block();
+        all_threads().find(|thread| {
+            let stale = thread.heap().state() == HeapState::Running as u32
+                && thread.control_block.get() == own;
+            stale || thread.heap().adopt()
+        })
+    }
+
+    /// The thread ends: its memory waits for an heir.
+    pub(crate) fn park(&'static self) {
+        let Some(_inside) = self.enter() else { return };
+        self.track.publish(&STATE);
+        trace::flush(self);
+        self.note_name();
+        self.track.set(word::STATE, 2);
+        link::send_words(
+            Kind::Thread,
+            &[self.slot.get(), self.track.get(word::TID), 2],
+        );
+        self.control_block.set(0);
+        tls::set(None);
+        self.heap().park();
+    }
+
+    /// How often the end of the thread was put off for later destructors.
+    pub(crate) fn next_round(&self) -> u32 {
+        self.rounds.set(self.rounds.get() + 1);
+        self.rounds.get()
+    }
+}
+
+/// Every thread state ever made.
+pub(crate) fn all_threads() -> impl Iterator<Item = &'static Thread> {
+    all_heaps().map(|heap| {
+        // SAFETY: all registered heaps but the emergency ones, which do not register, begin a Thread.
+        unsafe { &*ptr::from_ref(heap).cast::<Thread>() }
+    })
+}
+
+/// The calling thread's state, made or inherited on its first call. `None` while
+/// the process is being set up by this very thread, or without memory.
+#[cold]
+#[inline(never)]
+pub(crate) fn attach() -> Option<&'static Thread> {
+    if !boot::ready() {
+        return None;
+    }
+    let thread = match Thread::inherit() {
+        Some(thread) => thread,
+        None => Thread::make()?,
+    };
+    thread.control_block.set(tls::control_block());
+    thread.rounds.set(0);
+    let gate = if world::recording() { RECORDING } else { 0 };
+    thread.gate.set(gate | BUSY);
+    tls::set(Some(thread));
+    let (lo, hi) = stack_bounds();
+    // SAFETY: this thread, and BUSY keeps signal handlers out.
+    let (bounds, memo) = unsafe { thread.unwinding() };
+    *bounds = Bounds::new(lo, hi);
+    memo.forget();
+    if world::recording() {
+        if thread.track.is_set() {
+            thread.introduce();
+        } else if let Some(slot) = STATE.new_slot() {
+            thread.count_into(slot);
+        } else {
+            STATE.count_drop(Dropped::Threads);
+        }
+    }
+    crate::life::watch(thread);
+    thread.gate.set(gate);
+    Some(thread)
+}
+
+/// The calling thread's stack. Its lower end is where it may grow to.
+fn stack_bounds() -> (u64, u64) {
+    unsafe extern "C" {
+        static __libc_stack_end: usize;
+    }
+    const MAIN_STACK_ROOM: u64 = 120 << 20;
+    if sys::thread_id() == sys::process_id() {
+        // SAFETY: set by the loader before any code of ours runs.
+        let end = unsafe { __libc_stack_end } as u64;
+        let hi = end.next_multiple_of(pageshim_core::OS_PAGE_BYTES as u64);
+        // The kernel keeps this much below the main stack free of other mappings.
+        return (hi - MAIN_STACK_ROOM, hi);
+    }
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut base, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: plain libc calls on our own variables. pthread_getattr_np may allocate:
+    // the thread is BUSY, so that is served by the emergency heap.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return (0, 0);
+        }
+        libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut base, &raw mut size);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+    }
+    let lo = base.addr() as u64;
+    (lo, lo + size as u64)
+}

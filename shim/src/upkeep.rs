@@ -1,0 +1,43 @@
+//! What is done now and then: every 1,024th recorded allocation of a thread.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use pageshim_wire::process::{Control, word};
+
+use crate::thread::Thread;
+use crate::world::STATE;
+use crate::{fork, link};
+
+static DEPTH_LIMIT: AtomicUsize = AtomicUsize::new(0);
+
+/// Deepest stack to capture.
+#[inline]
+pub(crate) fn depth_limit() -> usize {
+    DEPTH_LIMIT.load(Ordering::Relaxed)
+}
+
+pub(crate) fn set_depth_limit(frames: usize) {
+    DEPTH_LIMIT.store(frames, Ordering::Relaxed);
+}
+
+/// Clock, name, commands of the daemon, a lost link.
+#[cold]
+#[inline(never)]
+pub(crate) fn run(thread: &'static Thread) {
+    STATE.advance_tick();
+    thread.note_name();
+    fork::grow_when_lived(thread);
+    obey(thread);
+    link::keep();
+}
+
+fn obey(thread: &'static Thread) {
+    let asked = STATE.get(word::CONTROL);
+    if asked == STATE.get(word::CONTROL_DONE) {
+        return;
+    }
+    if asked & 0xffff_ffff == Control::Trim as u64 {
+        thread.heap().trim();
+    }
+    STATE.set(word::CONTROL_DONE, asked);
+}
