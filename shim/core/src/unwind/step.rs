@@ -100,6 +100,7 @@ fn step_rare(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Resul
         }
         Kind::Signal => step_signal(bounds, from, out),
         Kind::End => Err(End::Complete),
+        Kind::NoTable if row == Row::NO_GUESS => Err(End::NoTable),
         Kind::NoTable => step_frame_pointer(bounds, from, out),
         _ => Err(End::BadRule),
     }
