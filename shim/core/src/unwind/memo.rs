@@ -55,9 +55,11 @@ pub struct Captured {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Frame {
+    // In this order no two neighbours are only copied when a frame moves down: a
+    // copy of both at once would wait for the two stores that wrote them.
     pub(crate) sp: u64,
-    pub(crate) bp: u64,
     pub(crate) hash: u64,
+    pub(crate) bp: u64,
     /// A row, with marks in the bits it leaves free.
     marked: u64,
 }

@@ -49,6 +49,9 @@ pub(crate) enum BpRule {
 pub(crate) struct Row(pub(crate) u64);
 
 impl Row {
+    /// No table, and frame pointers would mislead.
+    pub(crate) const NO_GUESS: Self = Self(Kind::NoTable as u64 | (BpRule::Lost as u64) << 4);
+
     /// A row without rule for rbp.
     pub(crate) const fn of(kind: Kind) -> Self {
         Self(kind as u64)

@@ -49,57 +49,82 @@ pub(crate) struct Step {
 
 /// Goes from a frame to its caller. On `Err` the slots read so far are still set.
 #[inline(always)]
-pub(crate) fn step(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Result<(), End> {
-    *out = Step::default();
-    out.bp = from.bp;
+pub(crate) fn step(bounds: &mut Bounds, row: Row, from: Regs) -> (Step, Result<(), End>) {
     match row.kind() {
-        Kind::Sp => out.sp = from.sp.wrapping_add(row.offset()),
-        Kind::Bp if from.bp == 0 => return Err(End::BadRule),
-        Kind::Bp => out.sp = from.bp.wrapping_add(row.offset()),
-        _ => return step_rare(bounds, row, from, out),
+        Kind::Sp => finish(bounds, row, from, from.sp.wrapping_add(row.offset()), 0),
+        Kind::Bp if from.bp != 0 => {
+            finish(bounds, row, from, from.bp.wrapping_add(row.offset()), 0)
+        }
+        _ => {
+            // By a pointer of its own: the usual step must stay in registers.
+            let mut out = Step::default();
+            let end = step_rare(bounds, row, from, &mut out);
+            (out, end)
+        }
     }
-    finish(bounds, row, from, out)
 }
 
-/// Reads what lies below a known CFA (`out.sp`).
+/// Reads what lies below a known CFA, the caller's stack pointer.
 #[inline(always)]
-fn finish(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Result<(), End> {
-    let slot = out.sp.wrapping_sub(8);
-    if slot < from.sp || out.sp < 8 {
-        return Err(End::NoProgress); // S1
-    }
-    out.pc = bounds.read(slot).ok_or(End::OutOfBounds)?;
-    out.pc_slot = slot;
-    let bp_slot = match row.rule() {
-        BpRule::Same => 0,
-        BpRule::AtCfa => out.sp.wrapping_add(row.bp_at()),
-        BpRule::AtBp => from.bp.wrapping_add(row.bp_at()),
-        BpRule::Lost => {
-            out.bp = 0;
-            0
-        }
+fn finish(
+    bounds: &mut Bounds,
+    row: Row,
+    from: Regs,
+    sp: u64,
+    sp_slot: u64,
+) -> (Step, Result<(), End>) {
+    let mut out = Step {
+        sp,
+        sp_slot,
+        bp: from.bp,
+        ..Step::default()
     };
-    if bp_slot != 0 {
+    let slot = sp.wrapping_sub(8);
+    if slot < from.sp || sp < 8 {
+        return (out, Err(End::NoProgress)); // S1
+    }
+    let Some(pc) = bounds.read(slot) else {
+        return (out, Err(End::OutOfBounds));
+    };
+    (out.pc, out.pc_slot) = (pc, slot);
+    if row.rule() != BpRule::Same {
         // An rbp that cannot be read matters only to a frame that needs it.
-        let word = bounds.read(bp_slot);
-        out.bp_slot = if word.is_some() { bp_slot } else { 0 };
+        let slot = match row.rule() {
+            BpRule::AtCfa => sp.wrapping_add(row.bp_at()),
+            _ => bp_slot_rare(row, from),
+        };
+        let word = bounds.read(slot);
+        out.bp_slot = if word.is_some() { slot } else { 0 };
         out.bp = word.unwrap_or(0);
     }
-    plausible(out.pc)
+    (out, plausible(pc))
+}
+
+/// Where rbp is when not beside the CFA; an unreadable place when it is lost.
+#[cold]
+#[inline(never)]
+const fn bp_slot_rare(row: Row, from: Regs) -> u64 {
+    match row.rule() {
+        BpRule::AtBp => from.bp.wrapping_add(row.bp_at()),
+        _ => 1,
+    }
 }
 
 #[cold]
 #[inline(never)]
 fn step_rare(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Result<(), End> {
+    out.bp = from.bp;
     match row.kind() {
         Kind::BpDeref => {
             let slot = from.bp.wrapping_add(row.offset());
-            out.sp = bounds.read(slot).ok_or(End::OutOfBounds)?;
-            out.sp_slot = slot;
-            finish(bounds, row, from, out)
+            let sp = bounds.read(slot).ok_or(End::OutOfBounds)?;
+            let (step, end) = finish(bounds, row, from, sp, slot);
+            *out = step;
+            end
         }
         Kind::Signal => step_signal(bounds, from, out),
         Kind::End => Err(End::Complete),
+        Kind::NoTable if row == Row::NO_GUESS => Err(End::NoTable),
         Kind::NoTable => step_frame_pointer(bounds, from, out),
         _ => Err(End::BadRule),
     }
@@ -166,8 +191,8 @@ pub fn full(rows: &Rows, regs: Regs, bounds: &mut Bounds, out: &mut [u64]) -> (u
             return (depth, End::OutOfBounds);
         }
         let row = rows.row(state.pc, generation, None);
-        let mut next = Step::default();
-        if let Err(end) = step(bounds, row, state, &mut next) {
+        let (next, end) = step(bounds, row, state);
+        if let Err(end) = end {
             return (depth, end);
         }
         state = Regs {

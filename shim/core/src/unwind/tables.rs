@@ -153,7 +153,10 @@ impl Module {
             frames: self.bytes(frames_at)?,
             frames_at,
         };
-        tables.row(pc, lookup)
+        // An interrupted stub or assembly routine beside code with tables: its
+        // rbp is its caller's, following it would skip that caller.
+        let unknown = || (pc == lookup).then_some(Row::NO_GUESS);
+        tables.row(pc, lookup).or_else(unknown)
     }
 }
 

@@ -22,16 +22,16 @@ use pageshim_wire::stack::{EXACT_PC, End};
 
 use super::bounds::{Bounds, peek};
 use super::memo::{Captured, Frame, Memo};
-use super::row::{BpRule, Kind};
+use super::row::{BpRule, Kind, Row};
 use super::rows::{Missed, Rows};
 use super::step::{Regs, Step, step};
 
 /// What the walk found: `new` frames at the arrays' upper end, behind `kept` old ones.
+#[derive(Clone, Copy)]
 struct Walk {
     kept: usize,
     new: usize,
     end: End,
-    last: Step,
 }
 
 impl Memo {
@@ -52,45 +52,66 @@ impl Memo {
             (self.generation, self.limit) = (generation, limit);
             old = 0;
         }
-        let mut walk = self.walk(rows, regs, bounds, old);
+        if old > 0 && self.repeats(old - 1, regs, bounds) {
+            self.len = old;
+            return self.captured(0);
+        }
+        let mut last = Step::default();
+        let mut walk = self.walk(rows, regs, bounds, old, &mut last);
         let depth = walk.kept + walk.new;
         let cut = self.end() == End::DepthLimit;
         if walk.kept > 0 && (depth > limit || cut && depth != limit) {
-            walk = self.walk(rows, regs, bounds, 0); // another root: all anew
+            walk = self.walk(rows, regs, bounds, 0, &mut last); // another root: all anew
         }
         if walk.new > 0 || walk.kept != old {
             self.keep_shared(walk.kept);
-            self.finish(&walk, bounds);
+            self.finish(walk, &last, bounds);
         }
         self.len = walk.kept + walk.new;
         self.captured(walk.new)
     }
 
-    fn walk(&mut self, rows: &Rows, regs: Regs, bounds: &mut Bounds, old: usize) -> Walk {
+    /// True when the stack is the one before, leaf and all.
+    #[inline(always)]
+    fn repeats(&self, leaf: usize, regs: Regs, bounds: &Bounds) -> bool {
+        let active = bounds.holds(regs.sp) && bounds.holds(self.highest);
+        active
+            && self.mixed == 0
+            && self.is_at(leaf, regs)
+            && self.same_bp(leaf, regs)
+            && self.first_bad_plain(leaf).is_none()
+    }
+
+    /// Walks outwards until it joins the `old` frames or the stack ends; `last` is
+    /// the step that ended it.
+    #[inline(never)]
+    fn walk(
+        &mut self,
+        rows: &Rows,
+        regs: Regs,
+        bounds: &mut Bounds,
+        old: usize,
+        last: &mut Step,
+    ) -> Walk {
         let (mut state, mut slot) = (regs, regs.sp.wrapping_sub(8));
         let (mut top, mut barrier, mut new) = (old, old, 0);
-        let mut last = Step::default();
         let entered = bounds.enter(regs.sp);
+        *last = Step::default();
         let end = loop {
-            top = top.min(Self::CAPACITY - new);
-            while top > 0 && self.frames[(top - 1) & Self::MASK].sp < state.sp {
-                top -= 1;
-            }
+            top = self.pop(top.min(Self::CAPACITY - new), state.sp);
             let at = top.wrapping_sub(1);
             let known = top > 0 && entered && self.is_at(at, state);
             if known && at < barrier && self.same_bp(at, state) {
-                match self.first_bad(at, state.sp, bounds) {
-                    None => {
-                        self.slots[at & Self::MASK] = slot;
-                        return Walk {
-                            kept: top,
-                            new,
-                            end: self.end(),
-                            last,
-                        };
-                    }
-                    Some(bad) => barrier = bad,
-                }
+                let Some(bad) = self.first_bad(at, state.sp, bounds) else {
+                    self.slots[at & Self::MASK] = slot;
+                    let end = self.end();
+                    return Walk {
+                        kept: top,
+                        new,
+                        end,
+                    };
+                };
+                barrier = bad;
             }
             if new == self.limit {
                 break End::DepthLimit;
@@ -101,29 +122,39 @@ impl Memo {
                 rows.row(state.pc, self.generation, Some(&mut self.missed))
             };
             new += 1;
-            let place = (Self::CAPACITY - new) & Self::MASK;
-            self.slots[place] = slot;
-            self.values[place] = state.pc & !EXACT_PC;
-            self.frames[place] = Frame::new(state.sp, state.bp, state.pc, row);
+            self.place(Self::CAPACITY - new, slot, state, row);
             if !entered {
                 break End::OutOfBounds;
             }
-            if let Err(end) = step(bounds, row, state, &mut last) {
+            let (next, end) = step(bounds, row, state);
+            if let Err(end) = end {
+                *last = next;
                 break end;
             }
-            slot = last.pc_slot;
-            state = Regs {
-                pc: last.pc,
-                sp: last.sp,
-                bp: last.bp,
-            };
+            if new == self.limit {
+                *last = next;
+            }
+            slot = next.pc_slot;
+            (state.pc, state.sp, state.bp) = (next.pc, next.sp, next.bp);
         };
-        Walk {
-            kept: 0,
-            new,
-            end,
-            last,
+        Walk { kept: 0, new, end }
+    }
+
+    /// Drops old frames below a stack pointer; answers how many are left.
+    #[inline(always)]
+    fn pop(&self, mut top: usize, sp: u64) -> usize {
+        while top > 0 && self.frames[(top - 1) & Self::MASK].sp < sp {
+            top -= 1;
         }
+        top
+    }
+
+    #[inline(always)]
+    fn place(&mut self, index: usize, slot: u64, state: Regs, row: Row) {
+        let index = index & Self::MASK;
+        self.slots[index] = slot;
+        self.values[index] = state.pc & !EXACT_PC;
+        self.frames[index] = Frame::new(state.sp, state.bp, state.pc, row);
     }
 
     #[inline(always)]
@@ -188,13 +219,13 @@ impl Memo {
     }
 
     /// Moves the new frames behind the kept ones and gives them hash and checks.
-    fn finish(&mut self, walk: &Walk, bounds: &Bounds) {
+    fn finish(&mut self, walk: Walk, last: &Step, bounds: &Bounds) {
         let kept = walk.kept;
         let mut outer = self.frames[kept.wrapping_sub(1) & Self::MASK];
         if kept == 0 {
             self.set_end(walk.end);
             (self.highest, self.mixed, self.checks_len) = (0, 0, 0);
-            outer = Frame::new(u64::MAX, 0, 0, super::row::Row::of(Kind::End));
+            outer = Frame::new(u64::MAX, 0, 0, Row::of(Kind::End));
             outer.hash = mix(SEED, walk.end as u64);
         } else {
             self.checks_len = outer.checks();
@@ -207,7 +238,7 @@ impl Memo {
             if kept + index > 0 {
                 self.link(frame, outer, bounds);
             } else {
-                self.link_root(frame, &walk.last);
+                self.link_root(frame, last);
             }
             let row = frame.row();
             let needs_bp = row.uses_bp() || frame.passes_bp() && outer.needs_bp();
@@ -286,24 +317,50 @@ impl Memo {
     }
 }
 
-/// Index of the last slot that no longer holds its value.
+/// Index of the last slot that no longer holds its value. Eight at a time, from
+/// the leaf's side: the first difference out there is where the stacks part.
 #[inline(always)]
 fn last_bad(slots: &[u64], values: &[u64]) -> Option<usize> {
     const BLOCK: usize = 8;
-    let (head, blocks) = slots.as_rchunks::<BLOCK>();
-    let (_, expected) = values.as_rchunks::<BLOCK>();
-    for (index, (slots, values)) in blocks.iter().zip(expected).enumerate().rev() {
-        // SAFETY: W1: first_bad has made sure of the whole range.
-        let differs = |i: usize| unsafe { peek(slots[i]) } ^ values[i];
-        let any = (0..BLOCK).fold(0, |any, i| any | differs(i));
-        if any != 0 {
-            let within = (0..BLOCK).rposition(|i| differs(i) != 0)?;
-            return Some(head.len() + index * BLOCK + within);
+    let mut end = slots.len().min(values.len());
+    while end >= BLOCK {
+        let from = end - BLOCK;
+        let block = slots.get(from..end).and_then(<[u64]>::first_chunk::<BLOCK>);
+        let expected = values
+            .get(from..end)
+            .and_then(<[u64]>::first_chunk::<BLOCK>);
+        let (Some(block), Some(expected)) = (block, expected) else {
+            break;
+        };
+        if differ(block, expected) {
+            break;
         }
+        end = from;
     }
-    let mut pairs = head.iter().zip(values);
-    // SAFETY: W1, as above.
+    let mut pairs = slots.iter().zip(values).take(end);
+    // SAFETY: W1: first_bad has made sure of the whole range.
     pairs.rposition(|(&slot, &value)| unsafe { peek(slot) } != value)
+}
+
+#[inline(always)]
+fn differ(slots: &[u64; 8], values: &[u64; 8]) -> bool {
+    let mut any = 0;
+    for (&slot, &value) in slots.iter().zip(values) {
+        // SAFETY: W1, as in last_bad.
+        any |= unsafe { peek(slot) } ^ value;
+    }
+    opaque(any) != 0
+}
+
+/// Keeps the optimiser from turning one OR over a block into eight branches,
+/// which costs twice the time.
+#[inline(always)]
+fn opaque(mut word: u64) -> u64 {
+    // SAFETY: no instruction at all.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(reg) word, options(pure, nomem, nostack, preserves_flags));
+    }
+    word
 }
 
 const SEED: u64 = 0x243f_6a88_85a3_08d3;
