@@ -35,6 +35,7 @@ pub struct Ended {
     modules: Modules,
     names: Vec<String>,
     live: usize,
+    by_site: Vec<u32>,
 }
 
 impl Ended {
@@ -52,11 +53,17 @@ impl Ended {
             modules: book.modules().clone(),
             names: Vec::new(),
             live,
+            by_site: Vec::new(),
         };
         for lead in leads {
             ended.keep(lead, book.detail(view, lead.site));
         }
         ended.stacks.seal();
+        ended.by_site = (0..ended.sites.len() as u32).collect();
+        let sites = &ended.sites;
+        ended
+            .by_site
+            .sort_unstable_by_key(|index| sites[*index as usize].lead.site);
         ended
     }
 
@@ -95,14 +102,12 @@ impl Ended {
 
     /// What is known of the sites among `leads`, in their order.
     pub fn details(&self, leads: &[Lead]) -> Vec<Detail> {
-        let by_site: std::collections::HashMap<u32, &Kept> = self
-            .sites
-            .iter()
-            .map(|kept| (kept.lead.site, kept))
-            .collect();
-        let detail = |lead: &Lead| match by_site.get(&lead.site) {
-            Some(kept) => self.detail(kept),
-            None => Detail::unknown(lead.site),
+        let detail = |lead: &Lead| {
+            let site = |index: &u32| self.sites[*index as usize].lead.site;
+            match self.by_site.binary_search_by_key(&lead.site, site) {
+                Ok(at) => self.detail(&self.sites[self.by_site[at] as usize]),
+                Err(_) => Detail::unknown(lead.site),
+            }
         };
         leads.iter().map(detail).collect()
     }
