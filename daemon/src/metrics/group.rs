@@ -26,6 +26,8 @@ pub struct Group {
     pub threads: u64,
     /// Live by leak class: of those that run, else of the last that ended.
     pub leaks: BTreeMap<String, Amount>,
+    /// Longest pause of a reachability check, ns.
+    pub pause_ns: u64,
     /// Counters of all, forgotten ones included.
     pub tally: Tally,
     /// Largest sites of those that run, most bytes first.
@@ -84,6 +86,12 @@ impl Group {
         self.tally.add(&subject.tally);
         let process = subject.process;
         let runs = process.state == State::Running;
+        let pause = process
+            .check
+            .as_ref()
+            .and_then(|check| check.get("pause_ns"));
+        let pause = pause.and_then(serde_json::Value::as_u64);
+        self.pause_ns = self.pause_ns.max(pause.unwrap_or(0));
         let first = self.leaks.is_empty();
         if runs && self.running == 0 {
             // What an ended process left is of no interest while another runs.

@@ -92,7 +92,7 @@ const FAMILIES: [(&str, &str); 34] = [
     ),
     (
         "pageshim_leak_check_pause_seconds",
-        "How long the last reachability check stopped the process, 0 before the first.",
+        "Longest time a reachability check stopped a process, 0 before the first.",
     ),
     (
         "pageshim_site_live_bytes",
