@@ -1,3 +1,33 @@
 //! The books: state in, reports out. No IO, no clock, no tokio, no axum.
+//!
+//! # Design
+//! ```text
+//! View (memfd or bytes) -> header, threads, sites, stacks, modules   decode one section each
+//!                       -> book     what is kept of a running process (decoded once)
+//!                       -> ended    what is kept of one that ended (no memfd needed)
+//! both                  -> summary  numbers of the report;  leaks: sites with raw stacks
+//! tally                 -> monotone counters that can be summed over processes
+//! ```
+//! Every byte read is hostile: sums saturate, indices are checked, work is
+//! bounded by what the state has really populated.
 
+#![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
+
+pub mod book;
+pub mod ended;
+pub mod filter;
+pub mod header;
+pub mod leaks;
+pub mod modules;
+pub mod pages;
 pub mod report;
+pub mod sites;
+pub mod stacks;
+pub mod summary;
+pub mod tally;
+pub mod threads;
+pub mod view;
+pub mod when;
+
+#[cfg(test)]
+pub mod fake;

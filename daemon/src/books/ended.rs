@@ -1,0 +1,167 @@
+//! What is kept of a process that ended, when its memfd is closed.
+//!
+//! Bounded: [`SITES_MAX`] sites with live blocks, most bytes first, and the
+//! largest by total bytes. Their stacks are kept as a tree of their own.
+
+use std::collections::HashSet;
+
+use super::book::Book;
+use super::leaks::{Detail, Lead};
+use super::modules::Modules;
+use super::stacks::{Node, Stacks};
+use super::view::View;
+
+/// Most live sites kept of one ended process.
+pub const SITES_MAX: usize = 50_000;
+/// Sites kept for their total bytes.
+pub const LARGEST: usize = 1000;
+
+/// One site, by its final numbers.
+#[derive(Clone, Debug)]
+struct Kept {
+    lead: Lead,
+    hash: u64,
+    tick: u32,
+    thread: u16,
+    incomplete: Option<&'static str>,
+    leaf: Node,
+}
+
+/// The remains of a book.
+#[derive(Debug)]
+pub struct Ended {
+    sites: Vec<Kept>,
+    stacks: Stacks,
+    modules: Modules,
+    names: Vec<String>,
+    live: usize,
+    by_site: Vec<u32>,
+}
+
+impl Ended {
+    /// Takes from `book` what is worth keeping.
+    pub fn of(book: &mut Book, view: &dyn View) -> Self {
+        book.decode(view);
+        let mut leads = book.live(view, 0, SITES_MAX);
+        let live = leads.len();
+        let known: HashSet<u32> = leads.iter().map(|lead| lead.site).collect();
+        let largest = book.largest(view, LARGEST).into_iter();
+        leads.extend(largest.filter(|lead| !known.contains(&lead.site)));
+        let mut ended = Self {
+            sites: Vec::with_capacity(leads.len()),
+            stacks: Stacks::default(),
+            modules: book.modules().clone(),
+            names: Vec::new(),
+            live,
+            by_site: Vec::new(),
+        };
+        for lead in leads {
+            ended.keep(lead, book.detail(view, lead.site));
+        }
+        ended.stacks.seal();
+        ended.by_site = (0..ended.sites.len() as u32).collect();
+        let sites = &ended.sites;
+        ended
+            .by_site
+            .sort_unstable_by_key(|index| sites[*index as usize].lead.site);
+        ended
+    }
+
+    fn keep(&mut self, lead: Lead, detail: Detail) {
+        let known = self.names.iter().position(|name| *name == detail.thread);
+        let thread = known.unwrap_or_else(|| {
+            self.names.push(detail.thread);
+            self.names.len() - 1
+        });
+        self.sites.push(Kept {
+            lead,
+            hash: detail.hash,
+            tick: u32::try_from(detail.tick).unwrap_or(u32::MAX),
+            thread: u16::try_from(thread).unwrap_or(u16::MAX),
+            incomplete: detail.incomplete,
+            leaf: self.stacks.insert(&detail.frames),
+        });
+    }
+
+    /// The live sites of at least `min_bytes`, at most `most`.
+    pub fn live(&self, min_bytes: u64, most: usize) -> Vec<Lead> {
+        let leads = self.sites[..self.live].iter().map(|kept| kept.lead);
+        leads
+            .filter(|lead| lead.sums.live().bytes >= min_bytes)
+            .take(most)
+            .collect()
+    }
+
+    /// The kept sites by all bytes they ever allocated.
+    pub fn largest(&self, most: usize) -> Vec<Lead> {
+        let mut leads: Vec<Lead> = self.sites.iter().map(|kept| kept.lead).collect();
+        leads.sort_by_key(|lead| std::cmp::Reverse(lead.sums.allocated.bytes));
+        leads.truncate(most);
+        leads
+    }
+
+    /// What is known of the sites among `leads`, in their order.
+    pub fn details(&self, leads: &[Lead]) -> Vec<Detail> {
+        let detail = |lead: &Lead| {
+            let site = |index: &u32| self.sites[*index as usize].lead.site;
+            match self.by_site.binary_search_by_key(&lead.site, site) {
+                Ok(at) => self.detail(&self.sites[self.by_site[at] as usize]),
+                Err(_) => Detail::unknown(lead.site),
+            }
+        };
+        leads.iter().map(detail).collect()
+    }
+
+    fn detail(&self, kept: &Kept) -> Detail {
+        Detail {
+            hash: kept.hash,
+            tick: u64::from(kept.tick),
+            thread: self
+                .names
+                .get(usize::from(kept.thread))
+                .cloned()
+                .unwrap_or_default(),
+            incomplete: kept.incomplete,
+            frames: self.stacks.climb(kept.leaf),
+        }
+    }
+
+    /// The modules at the end.
+    pub fn modules(&self) -> &Modules {
+        &self.modules
+    }
+
+    /// Sites kept: what the daemon's budget counts.
+    pub fn len(&self) -> usize {
+        self.sites.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::State;
+    use super::*;
+
+    // Goal: an ended process tells the same as its book did. Method: compare details of both.
+    #[test]
+    fn the_remains_agree_with_the_book() {
+        let mut state = State::new();
+        state.thread(0, 1, "main");
+        state
+            .stack(2, &[0x10, 0x20], (0, 0))
+            .stack(3, &[0x30], (2, 1));
+        state.site_counters(0, 2, [9, 900, 9, 900, 9]);
+        state.site_counters(0, 3, [5, 50, 1, 10, 0]);
+        let view = state.view();
+        let mut book = Book::new(state.layout);
+        book.look(&view).expect("whole");
+        let ended = Ended::of(&mut book, &view);
+        assert_eq!(ended.live(0, 9), book.live(&view, 0, 9));
+        assert_eq!(ended.largest(9), book.largest(&view, 9));
+        for lead in ended.largest(9) {
+            assert_eq!(ended.details(&[lead]), [book.detail(&view, lead.site)]);
+        }
+        assert_eq!(ended.len(), 2);
+        assert!(ended.live(41, 9).is_empty());
+    }
+}

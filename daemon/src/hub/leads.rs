@@ -1,0 +1,60 @@
+//! Processes and their sites at one moment, and the step from sites to leaks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::record::Record;
+use crate::books::leaks::{Lead, leak};
+use crate::books::report::Leak;
+use crate::books::summary::Observed;
+use crate::symbols::{Session, Wanted};
+
+/// A process as looked at, with the sites chosen of it.
+pub struct Seen {
+    /// Where more can be had.
+    pub record: Arc<Record>,
+    /// Its numbers.
+    pub observed: Observed,
+    /// Its sites.
+    pub leads: Vec<Lead>,
+}
+
+/// Leaks of one process, in the order of `leads`. Only the `depth` innermost
+/// frames are resolved.
+pub fn resolve(session: &mut Session<'_>, seen: &Seen, leads: &[Lead], depth: usize) -> Vec<Leak> {
+    let process = &seen.observed.process;
+    let (details, modules) = seen.record.details(leads);
+    let wanted: Vec<Wanted<'_>> = details
+        .iter()
+        .map(|detail| Wanted {
+            frames: &detail.frames[..detail.frames.len().min(depth)],
+            tick: detail.tick,
+        })
+        .collect();
+    let stacks = session.resolve(process.pid, &modules, &wanted);
+    let parts = leads.iter().zip(details).zip(stacks);
+    parts
+        .map(|((lead, detail), stack)| leak(&process.id, process.seconds, lead, detail, stack))
+        .collect()
+}
+
+/// Leaks of several processes, in the order of `leads`, pairs of (index in `seen`, lead).
+pub fn resolve_mixed(
+    session: &mut Session<'_>,
+    seen: &[Seen],
+    leads: &[(usize, Lead)],
+) -> Vec<Leak> {
+    let mut by_process: BTreeMap<usize, Vec<(usize, Lead)>> = BTreeMap::new();
+    for (place, (process, lead)) in leads.iter().enumerate() {
+        by_process.entry(*process).or_default().push((place, *lead));
+    }
+    let mut leaks = vec![Leak::default(); leads.len()];
+    for (process, parts) in by_process {
+        let own: Vec<Lead> = parts.iter().map(|part| part.1).collect();
+        let resolved = resolve(session, &seen[process], &own, usize::MAX);
+        for ((place, _), found) in parts.into_iter().zip(resolved) {
+            leaks[place] = found;
+        }
+    }
+    leaks
+}

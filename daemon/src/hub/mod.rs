@@ -1,0 +1,160 @@
+//! The running daemon's heart: who is connected, what is known, who may ask.
+//!
+//! # Design
+//! ```text
+//! connections  accept, greet, read frames, notice the end   (one task each)
+//! registry     records by age, totals of forgotten ones
+//! record       one process: its memfd and book, or what remains of them
+//! clock        writes the tick into connected processes
+//! reports      report, metrics, capture: look at every record once, then resolve names
+//! ```
+//! Heavy work runs in `spawn_blocking`. Locks: the registry's is held for
+//! moments; a record's while it is looked at. Never two records' at once.
+#![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
+
+mod clock;
+mod connections;
+mod leads;
+mod procfs;
+mod record;
+mod registry;
+mod reports;
+mod settle;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+
+use crate::books::report::{Exit, Report};
+use crate::capture::CaptureError;
+use crate::ingest::socket::Socket;
+use crate::symbols::Symbols;
+
+pub use crate::books::filter::Filter;
+pub use crate::ingest::socket::HubError;
+
+/// How a hub runs.
+#[derive(Clone, Debug)]
+pub struct HubConfig {
+    /// Where processes connect.
+    pub socket: PathBuf,
+    /// Ended processes kept in detail; older ones are in totals only.
+    pub keep_exited: usize,
+}
+
+impl HubConfig {
+    /// A hub at `socket` with the default of 200 ended processes.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+            keep_exited: 200,
+        }
+    }
+}
+
+/// The heart; clones are handles to the same one.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+/// What all handles and tasks share.
+struct Inner {
+    config: HubConfig,
+    socket: Socket,
+    registry: Mutex<registry::Registry>,
+    clock: clock::Clock,
+    symbols: Symbols,
+    /// Connections accepted and not yet past their hello.
+    greeting: AtomicUsize,
+    /// Connections open.
+    open: AtomicUsize,
+    errors: connections::Errors,
+    series_dropped: AtomicU64,
+    ready: AtomicBool,
+    stop: Notify,
+    /// Final looks at ended processes at a time: each may take much memory for a moment.
+    finals: Semaphore,
+}
+
+impl Hub {
+    /// Binds the socket and starts accepting. Must run inside a tokio runtime.
+    pub async fn start(config: HubConfig) -> Result<Self, HubError> {
+        let (socket, listener) = Socket::bind(&config.socket)?;
+        let inner = Arc::new(Inner {
+            config,
+            socket,
+            registry: Mutex::default(),
+            clock: clock::Clock::default(),
+            symbols: Symbols::default(),
+            greeting: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            errors: connections::Errors::default(),
+            series_dropped: AtomicU64::new(0),
+            ready: AtomicBool::new(true),
+            stop: Notify::new(),
+            finals: Semaphore::new(2),
+        });
+        tokio::spawn(connections::accept(Arc::clone(&inner), listener));
+        tokio::spawn(clock::run(Arc::clone(&inner)));
+        Ok(Self { inner })
+    }
+
+    /// Everything known that `filter` asks for, symbolized.
+    pub async fn report(&self, filter: &Filter) -> Report {
+        let filter = filter.clone();
+        self.blocking(move |inner| reports::report(inner, &filter))
+            .await
+    }
+
+    /// The text of `/metrics`.
+    pub async fn metrics(&self) -> String {
+        self.blocking(reports::metrics).await
+    }
+
+    /// Whether the socket is being listened on.
+    pub fn ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// What a parent knows from `wait()`: the exact end of its child.
+    pub fn note_exit(&self, pid: u32, exit: Exit) {
+        registry::lock(&self.inner).note_exit(pid, exit);
+    }
+
+    /// Waits until every connection of `pid` and of its forks has drained, at most `limit`.
+    pub async fn settle(&self, pid: u32, limit: Duration) {
+        settle::settle(&self.inner, pid, limit).await;
+    }
+
+    /// Writes all processes now known to a capture file.
+    pub async fn write_capture(&self, path: &Path) -> Result<(), CaptureError> {
+        let path = path.to_owned();
+        self.blocking(move |inner| reports::capture(inner, &path))
+            .await
+    }
+
+    /// Stops accepting and removes the socket. Open connections go on.
+    pub fn shutdown(&self) {
+        self.inner.ready.store(false, Ordering::Release);
+        self.inner.stop.notify_one();
+        self.inner.socket.unlink();
+    }
+
+    /// Runs `work` where blocking is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> T + Send + 'static,
+    ) -> T {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .expect("work does not panic, and blocking tasks are not cancelled")
+    }
+}

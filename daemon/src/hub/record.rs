@@ -1,0 +1,276 @@
+//! One process image: from hello to what remains of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pageshim_wire::process::word;
+use tokio::sync::Notify;
+
+use super::clock::now_ns;
+use super::procfs;
+use crate::books::book::Book;
+use crate::books::ended::Ended;
+use crate::books::leaks::{Detail, Lead};
+use crate::books::modules::Modules;
+use crate::books::report::{Exit, State};
+use crate::books::summary::Observed;
+use crate::books::tally::{EVENTS, Tally};
+use crate::ingest::{Arrival, SharedState};
+
+/// A process image.
+#[derive(Debug)]
+pub struct Record {
+    /// Its key.
+    pub token: u64,
+    /// Its user: nobody else may take its place.
+    pub uid: u32,
+    /// Its id as it sees it.
+    pub pid: u32,
+    /// Its id as the daemon sees it; 0 when it cannot.
+    pub peer_pid: u32,
+    /// Token of the process it was forked from, or 0.
+    pub parent: u64,
+    /// Frames received by kind, then traced allocations and frees.
+    pub events: [AtomicU64; EVENTS],
+    /// False once its connection and its end have been dealt with.
+    pub active: AtomicBool,
+    /// Told when its connection is replaced or it ended.
+    pub changed: Notify,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    source: Source,
+    last: Observed,
+    tally: Tally,
+    start_ns: u64,
+    end: Option<End>,
+    generation: u64,
+}
+
+/// Where the numbers come from.
+#[derive(Debug)]
+enum Source {
+    Live(Arc<SharedState>, Box<Book>),
+    Ended(Ended),
+}
+
+/// How and when a process ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// Exited or killed.
+    pub state: State,
+    /// As far as known.
+    pub exit: Exit,
+    /// By exec: the same pid goes on as another image.
+    pub exec: bool,
+    /// CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+}
+
+impl End {
+    /// Now.
+    pub fn now(state: State, exit: Exit, exec: bool) -> Self {
+        let at_ns = now_ns();
+        Self {
+            state,
+            exit,
+            exec,
+            at_ns,
+        }
+    }
+}
+
+impl Record {
+    /// The record of a new arrival, and its state.
+    pub fn new(arrival: Arrival) -> (Arc<Self>, Arc<SharedState>) {
+        let state = Arc::new(arrival.state);
+        let book = Box::new(Book::new(*state.layout()));
+        let record = Self {
+            token: arrival.hello.token,
+            uid: arrival.uid,
+            pid: arrival.hello.pid,
+            peer_pid: arrival.peer_pid,
+            parent: state.header(word::PARENT),
+            events: [const { AtomicU64::new(0) }; EVENTS],
+            active: AtomicBool::new(true),
+            changed: Notify::new(),
+            inside: Mutex::new(Inside {
+                source: Source::Live(Arc::clone(&state), book),
+                last: Observed::default(),
+                tally: Tally::default(),
+                start_ns: state.header(word::START_MONOTONIC_NS),
+                end: None,
+                generation: 1,
+            }),
+        };
+        (Arc::new(record), state)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process connected again (with this state): goes on where it was.
+    pub fn reconnect(&self, state: SharedState) -> (Arc<SharedState>, u64) {
+        let state = Arc::new(state);
+        let mut inside = self.lock();
+        let book = Box::new(Book::new(*state.layout()));
+        inside.source = Source::Live(Arc::clone(&state), book);
+        inside.end = None;
+        inside.generation += 1;
+        self.active.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+        (state, inside.generation)
+    }
+
+    /// Whether the connection `generation` is still the latest of a process that has not ended.
+    pub fn is_current(&self, generation: u64) -> bool {
+        let inside = self.lock();
+        inside.generation == generation && inside.end.is_none()
+    }
+
+    /// When it started, CLOCK_MONOTONIC ns.
+    pub fn start_ns(&self) -> u64 {
+        self.lock().start_ns
+    }
+
+    /// How it ended; `None` while it runs.
+    pub fn end(&self) -> Option<End> {
+        self.lock().end
+    }
+
+    /// Whether it goes by this process id.
+    pub fn is_pid(&self, pid: u32) -> bool {
+        self.peer_pid == pid || (self.pid == pid && self.peer_pid == 0)
+    }
+
+    /// Corrects how it ended by what its parent saw.
+    pub fn amend(&self, exit: Exit) {
+        if let Some(end) = &mut self.lock().end {
+            end.exit = exit;
+            end.state = if exit.signal.is_some() {
+                State::Killed
+            } else {
+                State::Exited
+            };
+        }
+    }
+
+    /// A header word of the state, while there is one.
+    pub fn header(&self, index: usize) -> Option<u64> {
+        match &self.lock().source {
+            Source::Live(state, _) => Some(state.header(index)),
+            Source::Ended(_) => None,
+        }
+    }
+
+    /// Counts an event.
+    pub fn count(&self, kind: usize, more: u64) {
+        if let Some(counter) = self.events.get(kind) {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the numbers anew, or gives the final ones.
+    pub fn look(&self) -> Observed {
+        let mut inside = self.lock();
+        inside.look(self);
+        let resident = match (&inside.source, inside.end) {
+            (Source::Live(state, _), None) => {
+                let (base, bytes) = (
+                    state.header(word::HEAP_BASE),
+                    state.header(word::HEAP_RESERVED),
+                );
+                procfs::resident(self.peer_pid, base, bytes).unwrap_or(0)
+            }
+            _ => 0,
+        };
+        let end_ns = inside.end.map_or_else(now_ns, |end| end.at_ns);
+        let seconds = end_ns.saturating_sub(inside.start_ns) as f64 / 1e9;
+        let mut observed = inside.last.clone();
+        observed.tally = inside.tally.clone();
+        observed.process.pages.resident_bytes = resident;
+        observed.process.seconds = seconds;
+        observed.process.state = inside.end.map_or(State::Running, |end| end.state);
+        observed.process.exit = inside.end.map(|end| end.exit);
+        observed
+    }
+
+    /// Live sites as of the last look.
+    pub fn live(&self, min_bytes: u64, most: usize) -> Vec<Lead> {
+        match &self.lock().source {
+            Source::Live(state, book) => book.live(&**state, min_bytes, most),
+            Source::Ended(ended) => ended.live(min_bytes, most),
+        }
+    }
+
+    /// Sites by total bytes as of the last look.
+    pub fn largest(&self, most: usize) -> Vec<Lead> {
+        match &self.lock().source {
+            Source::Live(state, book) => book.largest(&**state, most),
+            Source::Ended(ended) => ended.largest(most),
+        }
+    }
+
+    /// Stacks and modules for some of the leads.
+    pub fn details(&self, leads: &[Lead]) -> (Vec<Detail>, Modules) {
+        match &mut self.lock().source {
+            Source::Live(state, book) => {
+                book.decode(&**state);
+                let details = leads.iter().map(|lead| book.detail(&**state, lead.site));
+                (details.collect(), book.modules().clone())
+            }
+            Source::Ended(ended) => (ended.details(leads), ended.modules().clone()),
+        }
+    }
+
+    /// Takes the final look, keeps what is worth keeping and closes the memfd.
+    /// Does nothing when it ended before; true when it ended now.
+    pub fn finish(&self, end: End) -> bool {
+        let mut inside = self.lock();
+        if inside.end.is_some() {
+            return false;
+        }
+        inside.look(self);
+        if let Source::Live(state, book) = &mut inside.source {
+            let ended = Ended::of(book, &**state);
+            inside.source = Source::Ended(ended);
+        }
+        inside.end = Some(end);
+        self.changed.notify_waiters();
+        true
+    }
+
+    /// Sites kept after the end: what the budget counts.
+    pub fn kept_sites(&self) -> usize {
+        match &self.lock().source {
+            Source::Live(..) => 0,
+            Source::Ended(ended) => ended.len(),
+        }
+    }
+
+    /// Name and counters, for the totals of forgotten processes.
+    pub fn remains(&self) -> (String, Tally) {
+        let inside = self.lock();
+        (inside.last.process.name.clone(), inside.tally.clone())
+    }
+}
+
+impl Inside {
+    /// Reads what can be read; a state that cannot be keeps its last numbers.
+    fn look(&mut self, record: &Record) {
+        if let Source::Live(state, book) = &mut self.source
+            && let Some(observed) = book.look(&**state)
+        {
+            self.tally.raise(&observed.tally);
+            self.last = observed;
+        }
+        let seen = record
+            .events
+            .each_ref()
+            .map(|counter| counter.load(Ordering::Relaxed));
+        self.tally.raise_events(&seen);
+    }
+}

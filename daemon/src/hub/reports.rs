@@ -1,0 +1,176 @@
+//! Everything asked of the hub that needs a look at all processes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::leads::{Seen, resolve, resolve_mixed};
+use super::record::Record;
+use super::{Inner, registry};
+use crate::books::filter::Filter;
+use crate::books::leaks::Lead;
+use crate::books::report::{Report, SCHEMA_VERSION, State};
+use crate::capture::{CaptureError, Counts, Writer};
+use crate::metrics::{self, Scrape, Site, Subject};
+
+/// Sites whose stacks are resolved together.
+const CHUNK: usize = 200;
+/// Sites of a process that a scrape looks at: twice what it shows, so that
+/// processes of one name can be merged.
+const TOP: usize = 2 * metrics::TOP_SITES;
+/// Sites kept in a capture for their total bytes.
+const LARGEST: usize = 1000;
+
+/// All records, newest first.
+fn records(inner: &Inner) -> Vec<Arc<Record>> {
+    registry::lock(inner)
+        .records
+        .iter()
+        .rev()
+        .cloned()
+        .collect()
+}
+
+/// The report `filter` asks for.
+pub fn report(inner: &Inner, filter: &Filter) -> Report {
+    let plain = filter.query.as_deref().is_none_or(str::is_empty);
+    let limit = filter.limit.unwrap_or(usize::MAX);
+    let most = if plain { limit } else { usize::MAX };
+    let mut seen = Vec::new();
+    for record in records(inner) {
+        let observed = record.look();
+        if filter.takes_process(&observed.process) {
+            let asked = filter.takes_class("live");
+            let leads = if asked {
+                record.live(filter.min_bytes, most)
+            } else {
+                Vec::new()
+            };
+            seen.push(Seen {
+                record,
+                observed,
+                leads,
+            });
+        }
+    }
+    let leads = ranked(&mut seen, most);
+    let mut session = inner.symbols.session();
+    let mut leaks = Vec::new();
+    for chunk in leads.chunks(CHUNK) {
+        let resolved = resolve_mixed(&mut session, &seen, chunk);
+        leaks.extend(resolved.into_iter().filter(|leak| filter.takes(leak)));
+        if leaks.len() >= limit {
+            break;
+        }
+    }
+    leaks.truncate(limit);
+    Report {
+        schema_version: SCHEMA_VERSION,
+        processes: seen.into_iter().map(|seen| seen.observed.process).collect(),
+        leaks,
+    }
+}
+
+/// The leads of all processes, most live bytes first.
+fn ranked(seen: &mut [Seen], most: usize) -> Vec<(usize, Lead)> {
+    let mut all: Vec<(usize, Lead)> = Vec::new();
+    for (index, seen) in seen.iter_mut().enumerate() {
+        let leads = std::mem::take(&mut seen.leads).into_iter();
+        all.extend(leads.map(|lead| (index, lead)));
+    }
+    all.sort_by_key(|(index, lead)| {
+        let live = lead.sums.live();
+        (
+            std::cmp::Reverse((live.bytes, live.blocks)),
+            *index,
+            lead.site,
+        )
+    });
+    all.truncate(most);
+    all
+}
+
+/// The text of `/metrics`: every process is looked at once, so the numbers agree.
+pub fn metrics(inner: &Inner) -> String {
+    let started = Instant::now();
+    let (folded, forgotten) = {
+        let registry = registry::lock(inner);
+        (registry.folded.clone(), registry.forgotten)
+    };
+    let mut states = [0, forgotten[0], forgotten[1]];
+    let mut subjects = Vec::new();
+    let mut session = inner.symbols.session();
+    for record in records(inner) {
+        let observed = record.look();
+        let running = observed.process.state == State::Running;
+        states[observed.process.state as usize] += 1;
+        let leads = if running {
+            record.live(0, TOP)
+        } else {
+            Vec::new()
+        };
+        let seen = Seen {
+            record,
+            observed,
+            leads,
+        };
+        let leaks = resolve(&mut session, &seen, &seen.leads, 1);
+        subjects.push(Subject {
+            sites: leaks.into_iter().map(Site::of).collect(),
+            process: seen.observed.process,
+            tally: seen.observed.tally,
+            slots: seen.observed.slots,
+        });
+    }
+    let scrape = Scrape {
+        subjects,
+        folded,
+        states,
+        errors: inner.errors.all(),
+        series_dropped: inner.series_dropped.load(Ordering::Relaxed),
+        started,
+    };
+    let (text, dropped) = metrics::render(scrape);
+    inner.series_dropped.fetch_add(dropped, Ordering::Relaxed);
+    text
+}
+
+/// Writes everything known to a file, a chunk at a time.
+pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
+    let look = |record: Arc<Record>| Seen {
+        observed: record.look(),
+        leads: record.live(0, usize::MAX),
+        record,
+    };
+    let mut seen: Vec<Seen> = records(inner).into_iter().map(look).collect();
+    let leads = ranked(&mut seen, usize::MAX);
+    let largest: Vec<(usize, Lead)> = seen
+        .iter()
+        .enumerate()
+        .flat_map(|(index, seen)| {
+            let largest = seen.record.largest(LARGEST).into_iter();
+            largest.map(move |lead| (index, lead))
+        })
+        .filter(|(_, lead)| lead.sums.live().blocks == 0)
+        .collect();
+    let processes: Vec<_> = seen
+        .iter()
+        .map(|seen| seen.observed.process.clone())
+        .collect();
+    let counts = Counts {
+        processes: processes.len(),
+        leaks: leads.len(),
+        sites: largest.len(),
+    };
+    let mut writer = Writer::create(path, counts)?;
+    writer.processes(&processes)?;
+    let mut session = inner.symbols.session();
+    for chunk in leads.chunks(CHUNK) {
+        writer.leaks(&resolve_mixed(&mut session, &seen, chunk))?;
+    }
+    for chunk in largest.chunks(CHUNK) {
+        writer.sites(&resolve_mixed(&mut session, &seen, chunk))?;
+    }
+    writer.finish()
+}

@@ -1,0 +1,563 @@
+//! The hub over a real socket, with clients made by hand.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pageshim_wire::VERSION;
+use pageshim_wire::frame::{HEAD_BYTES, Head, Hello, Kind};
+use pageshim_wire::layout::{MAGIC, word as layout_word};
+use pageshim_wire::process::word;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+use super::{Filter, Hub, HubConfig, registry};
+use crate::books::fake::State as Fake;
+use crate::books::report::{Exit, Process, Report, State};
+
+/// A hub in a directory of its own.
+struct Host {
+    hub: Hub,
+    dir: PathBuf,
+}
+
+impl Host {
+    async fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("pageshim-hub-{name}-{}", std::process::id()));
+        let mut config = HubConfig::new(dir.join("s.sock"));
+        config.keep_exited = 2;
+        let hub = Hub::start(config).await.expect("a fresh place");
+        Self { hub, dir }
+    }
+
+    async fn client(&self) -> Client {
+        Client(
+            UnixStream::connect(self.dir.join("s.sock"))
+                .await
+                .expect("listening"),
+        )
+    }
+
+    async fn report(&self) -> Report {
+        self.hub.report(&Filter::default()).await
+    }
+
+    /// The process of a token, once `when` holds for it.
+    async fn process(&self, token: u64, when: impl Fn(&Process) -> bool) -> Process {
+        for _ in 0..500 {
+            let id = format!("{token:016x}");
+            let found = self
+                .report()
+                .await
+                .processes
+                .into_iter()
+                .find(|found| found.id == id);
+            if let Some(process) = found.filter(&when) {
+                return process;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!(
+            "process {token:x} never came to be so: {:?}",
+            self.report().await.processes
+        );
+    }
+
+    /// The value of a series in `/metrics`.
+    async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.hub.metrics().await;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map(|value| value.parse().expect("a number"))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.hub.shutdown();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+struct Client(UnixStream);
+
+impl Client {
+    /// Sends bytes with descriptors beside them.
+    async fn send(&self, bytes: &[u8], descriptors: &[&OwnedFd]) {
+        let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !borrowed.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(&borrowed)));
+        }
+        let mut send = || {
+            let parts = [IoSlice::new(bytes)];
+            Ok(rustix::net::sendmsg(
+                &self.0,
+                &parts,
+                &mut control,
+                SendFlags::NOSIGNAL,
+            )?)
+        };
+        self.0
+            .async_io(Interest::WRITABLE, &mut send)
+            .await
+            .expect("open");
+    }
+
+    /// Says hello for a state and reads the answer.
+    async fn hello(&mut self, token: u64, pid: u32, memfd: &OwnedFd) -> (Kind, String) {
+        self.send(&hello(token, pid, VERSION), &[memfd]).await;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> (Kind, String) {
+        let mut head = [0; HEAD_BYTES];
+        self.0.read_exact(&mut head).await.expect("an answer");
+        let head = Head::decode(&head).expect("ours");
+        let mut text = vec![0; head.len as usize];
+        self.0.read_exact(&mut text).await.expect("whole");
+        (head.kind, String::from_utf8(text).expect("text"))
+    }
+
+    async fn frame(&mut self, kind: Kind, payload: &[u8]) {
+        self.0.write_all(&frame(kind, payload)).await.expect("open");
+    }
+
+    /// Waits for the daemon to close.
+    async fn closed(&mut self) {
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(7), self.0.read_to_end(&mut rest));
+        let _ = read.await.expect("closed in time");
+    }
+}
+
+fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let head = Head {
+        len: payload.len() as u32,
+        kind,
+        time_ns: 1,
+    };
+    [&head.encode()[..], payload].concat()
+}
+
+fn hello(token: u64, pid: u32, version: u32) -> Vec<u8> {
+    let hello = Hello {
+        magic: MAGIC,
+        version,
+        token,
+        pid,
+    };
+    frame(Kind::Hello, &hello.encode())
+}
+
+fn memfd(fake: &Fake, seals: SealFlags) -> OwnedFd {
+    let fd = rustix::fs::memfd_create("state", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)
+        .expect("memory");
+    rustix::io::pwrite(&fd, &fake.bytes, 0).expect("memory");
+    rustix::fs::fcntl_add_seals(&fd, seals).expect("sealing");
+    fd
+}
+
+fn set(fd: &OwnedFd, index: usize, value: u64) {
+    rustix::io::pwrite(fd, &value.to_le_bytes(), index as u64 * 8).expect("writable");
+}
+
+/// A process with one site: 3 blocks of 30 bytes, 1 freed.
+fn state(token: u64, pid: u32, name: &str) -> Fake {
+    let mut fake = Fake::new();
+    fake.set(word::TOKEN, token).set(word::PID, u64::from(pid));
+    fake.set(
+        word::START_MONOTONIC_NS,
+        super::clock::now_ns() - 5_000_000_000,
+    );
+    fake.text(
+        pageshim_wire::process::EXE_TEXT,
+        word::EXE_LEN,
+        format!("/bin/{name}").as_bytes(),
+    );
+    fake.class_table(&[[32, 4096, 100]]);
+    fake.thread(0, 1, "main").class(0, 0, [3, 90, 1, 30]);
+    fake.stack(2, &[0x7f00_0010], (0, 0))
+        .site_counters(0, 2, [3, 90, 1, 30, 0]);
+    fake
+}
+
+fn good(token: u64, pid: u32, name: &str) -> OwnedFd {
+    memfd(&state(token, pid, name), SealFlags::SHRINK)
+}
+
+// Goal: a good client is welcomed, reported, kept on time, and exits with its status.
+// Method: hello, frames, a look, exit words, end of stream.
+#[tokio::test]
+async fn a_good_client_from_hello_to_exit() {
+    let host = Host::new("good").await;
+    let fd = good(0xa1, 71, "zoo");
+    let mut client = host.client().await;
+    assert_eq!(
+        client.hello(0xa1, 71, &fd).await,
+        (Kind::Welcome, String::new())
+    );
+    let batch = [&[0; 24][..], &[0; 24], &[0xff; 24]].concat();
+    client.frame(Kind::Batch, &batch).await;
+    client.frame(Kind::Exit, &[0; 8]).await;
+    let process = host.process(0xa1, |_| true).await;
+    assert_eq!(
+        (process.state, process.pid, process.name.as_str()),
+        (State::Running, 71, "zoo")
+    );
+    assert_eq!(
+        (process.live.bytes, process.live.blocks, process.exit),
+        (60, 2, None)
+    );
+    assert!(process.seconds >= 5.0 && process.seconds < 60.0);
+    let report = host.report().await;
+    assert_eq!((report.leaks.len(), report.leaks[0].bytes), (1, 60));
+    assert_eq!(report.leaks[0].stack[0].function, "0x7f000010@?");
+    let mut tick = [0; 8];
+    rustix::io::pread(&fd, &mut tick, word::TICK as u64 * 8).expect("readable");
+    assert!(u64::from_le_bytes(tick) >= 1250, "the clock runs");
+    set(&fd, word::EXIT_STATUS, 3);
+    set(&fd, word::EXIT_STATE, 1);
+    drop(client);
+    let process = host
+        .process(0xa1, |process| process.state == State::Exited)
+        .await;
+    assert_eq!(
+        process.exit,
+        Some(Exit {
+            code: Some(3),
+            signal: None
+        })
+    );
+    let after = host.report().await.leaks.remove(0);
+    assert_eq!(
+        (&after.stack, after.bytes, &after.site),
+        (&report.leaks[0].stack, 60, &report.leaks[0].site)
+    );
+    for (kind, count) in [
+        ("batch", 1.0),
+        ("exit", 1.0),
+        ("trace_alloc", 1.0),
+        ("trace_free", 1.0),
+    ] {
+        let series = format!("pageshim_events_total{{process=\"zoo\",kind=\"{kind}\"}}");
+        assert_eq!(host.metric(&series).await, Some(count), "{kind}");
+    }
+}
+
+// Goal: bad clients are told why, cost only themselves, and are counted by reason.
+// Method: each kind of bad hello, then a good one.
+#[tokio::test]
+async fn bad_clients_are_refused_in_words() {
+    let host = Host::new("bad").await;
+    let fd = good(0xb1, 72, "zoo");
+    let mut client = host.client().await;
+    client.send(&hello(0xb1, 72, VERSION + 1), &[&fd]).await;
+    let (kind, text) = client.answer().await;
+    assert_eq!(kind, Kind::Refused);
+    assert!(
+        text.contains("speaks protocol 1") && text.contains("speaks 2"),
+        "{text}"
+    );
+    client.closed().await;
+
+    let refused = async |bytes: &[u8], descriptors: &[&OwnedFd], says: &str| {
+        let mut client = host.client().await;
+        client.send(bytes, descriptors).await;
+        let (kind, text) = client.answer().await;
+        assert!(
+            kind == Kind::Refused && text.contains(says),
+            "{text} should say {says}"
+        );
+        client.closed().await;
+    };
+    let sound = hello(0xb1, 72, VERSION);
+    refused(&sound, &[], "without a memfd").await;
+    let unsealed = memfd(&state(0xb1, 72, "zoo"), SealFlags::GROW);
+    refused(&sound, &[&unsealed], "not sealed").await;
+    let file: OwnedFd = std::fs::File::open("/dev/null").expect("there").into();
+    refused(&sound, &[&file], "not sealed").await;
+    let mut small = state(0xb1, 72, "zoo");
+    small.bytes.truncate(64 * 1024);
+    refused(&sound, &[&memfd(&small, SealFlags::SHRINK)], "TooSmall").await;
+    let mut old = state(0xb1, 72, "zoo");
+    old.set(layout_word::VERSION, 9);
+    refused(&sound, &[&memfd(&old, SealFlags::SHRINK)], "speaks 9").await;
+    refused(&hello(0xbad, 72, VERSION), &[&fd], "token").await;
+    refused(&frame(Kind::Exec, &[]), &[&fd], "not a hello").await;
+    refused(&[b'G'; 64], &[&fd], "speaks protocol").await;
+
+    let mut client = host.client().await;
+    assert_eq!(client.hello(0xb1, 72, &fd).await.0, Kind::Welcome);
+    for (reason, count) in [
+        ("version", 3.0),
+        ("no_memfd", 1.0),
+        ("unsealed", 2.0),
+        ("layout", 1.0),
+        ("token", 1.0),
+        ("not_hello", 1.0),
+    ] {
+        let series = format!("pageshim_decode_errors_total{{reason=\"{reason}\"}}");
+        assert_eq!(host.metric(&series).await, Some(count), "{reason}");
+    }
+}
+
+// Goal: half a hello is waited for, not for ever, and holds nobody up; surplus
+// descriptors are closed. Method: a slow client beside a good one that sends byte by byte.
+#[tokio::test]
+async fn slow_clients_do_not_matter() {
+    let host = Host::new("slow").await;
+    let mut slow = host.client().await;
+    slow.send(&hello(1, 1, VERSION)[..20], &[]).await;
+    let fd = good(0xc1, 73, "zoo");
+    let mut client = host.client().await;
+    let bytes = hello(0xc1, 73, VERSION);
+    client.send(&bytes[..1], &[&fd, &fd, &fd]).await;
+    for byte in &bytes[1..] {
+        client.send(&[*byte], &[]).await;
+    }
+    assert_eq!(client.answer().await.0, Kind::Welcome);
+    assert_eq!(slow.answer().await.0, Kind::Refused);
+    assert_eq!(
+        host.metric("pageshim_decode_errors_total{reason=\"slow\"}")
+            .await,
+        Some(1.0)
+    );
+}
+
+// Goal: garbage after hello closes that connection; the process goes on when it
+// connects again, nothing is lost or counted twice. Method: garbage, then a reconnect.
+#[tokio::test]
+async fn a_reconnect_continues_the_record() {
+    let host = Host::new("again").await;
+    let fd = good(0xd1, 74, "zoo");
+    let mut first = host.client().await;
+    first.hello(0xd1, 74, &fd).await;
+    first.0.write_all(&[0xff; 100]).await.expect("open");
+    first.closed().await;
+    let mut second = host.client().await;
+    assert_eq!(second.hello(0xd1, 74, &fd).await.0, Kind::Welcome);
+    second
+        .0
+        .write_all(&frame(Kind::Mark, b"half a frame")[..20])
+        .await
+        .expect("open");
+    drop(second);
+    let mut third = host.client().await;
+    assert_eq!(third.hello(0xd1, 74, &fd).await.0, Kind::Welcome);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let report = host.report().await;
+    assert_eq!(
+        (report.processes.len(), report.processes[0].state),
+        (1, State::Running)
+    );
+    assert_eq!(
+        host.metric("pageshim_frees_total{process=\"zoo\"}").await,
+        Some(1.0)
+    );
+    assert_eq!(
+        host.metric("pageshim_decode_errors_total{reason=\"half_frame\"}")
+            .await,
+        Some(1.0)
+    );
+}
+
+// Goal: exec ends one record and starts another under the same pid.
+// Method: a second hello with the same pid and another token.
+#[tokio::test]
+async fn exec_is_another_image() {
+    let host = Host::new("exec").await;
+    let mut shell = host.client().await;
+    shell.hello(0xe1, 75, &good(0xe1, 75, "sh")).await;
+    let mut program = host.client().await;
+    program.hello(0xe2, 75, &good(0xe2, 75, "cc")).await;
+    let old = host
+        .process(0xe1, |process| process.state == State::Exited)
+        .await;
+    assert_eq!(old.exit, Some(Exit::default()));
+    assert_eq!(host.process(0xe2, |_| true).await.state, State::Running);
+    let mut other = host.client().await;
+    other.hello(0xe3, 76, &good(0xe3, 76, "sh")).await;
+    assert_eq!(
+        host.process(0xe2, |_| true).await.state,
+        State::Running,
+        "another pid"
+    );
+    let states = host
+        .report()
+        .await
+        .processes
+        .iter()
+        .map(|process| process.state)
+        .collect::<Vec<_>>();
+    assert_eq!(
+        states,
+        [State::Running, State::Running, State::Exited],
+        "newest first"
+    );
+}
+
+// Goal: counters never go down when processes end and are forgotten; states are counted.
+// Method: five processes of one name, two kept; totals after each.
+#[tokio::test]
+async fn forgotten_processes_stay_in_the_totals() {
+    let host = Host::new("fold").await;
+    for round in 1..=5u64 {
+        let token = 0xf00 + round;
+        let fd = good(token, 80 + round as u32, "zoo");
+        let mut client = host.client().await;
+        client.hello(token, 80 + round as u32, &fd).await;
+        let total = "pageshim_allocated_bytes_total{process=\"zoo\"}";
+        assert_eq!(host.metric(total).await, Some(90.0 * round as f64));
+        assert_eq!(
+            host.metric("pageshim_heap_live_bytes{process=\"zoo\"}")
+                .await,
+            Some(60.0)
+        );
+        set(&fd, word::EXIT_STATE, 1);
+        drop(client);
+        host.process(token, |process| process.state == State::Exited)
+            .await;
+        assert_eq!(host.metric(total).await, Some(90.0 * round as f64));
+        assert_eq!(
+            host.metric("pageshim_heap_live_bytes{process=\"zoo\"}")
+                .await,
+            Some(0.0)
+        );
+        assert_eq!(
+            host.metric("pageshim_leak_bytes{process=\"zoo\",class=\"live\"}")
+                .await,
+            Some(60.0)
+        );
+    }
+    assert_eq!(host.report().await.processes.len(), 2);
+    assert_eq!(
+        host.metric("pageshim_processes{state=\"exited\"}").await,
+        Some(5.0)
+    );
+}
+
+// Goal: a capture holds what the report holds. Method: write, open, compare.
+#[tokio::test]
+async fn a_capture_equals_the_report() {
+    let host = Host::new("capture").await;
+    let (mut one, mut two) = (host.client().await, host.client().await);
+    one.hello(0x11, 90, &good(0x11, 90, "zoo")).await;
+    two.hello(0x12, 91, &good(0x12, 91, "farm")).await;
+    let path = host.dir.join("all.pgs");
+    host.hub.write_capture(&path).await.expect("written");
+    let opened = crate::capture::open(&path).expect("whole");
+    assert_eq!(opened.note, None);
+    let report = host.report().await;
+    assert_eq!(opened.report.processes.len(), 2);
+    let sites = |report: &Report| {
+        let each = report
+            .leaks
+            .iter()
+            .map(|leak| (leak.process.clone(), leak.site.clone(), leak.bytes));
+        each.collect::<Vec<_>>()
+    };
+    assert_eq!(sites(&opened.report), sites(&report));
+    let filter = Filter {
+        process: Some("farm".into()),
+        limit: Some(5),
+        ..Filter::default()
+    };
+    let farm = host.hub.report(&filter).await;
+    assert_eq!((farm.processes.len(), farm.leaks.len()), (1, 1));
+    let filter = Filter {
+        query: Some("nowhere".into()),
+        ..Filter::default()
+    };
+    assert_eq!(host.hub.report(&filter).await.leaks.len(), 0);
+    let missing = host.hub.write_capture(&host.dir.join("no/where.pgs")).await;
+    assert!(missing.is_err_and(|error| error.to_string().contains("cannot write")));
+}
+
+/// Not a test of its own: the process that others start and kill.
+#[tokio::test]
+async fn victim() {
+    let Some(path) = std::env::var_os("PAGESHIM_TEST_VICTIM") else {
+        return;
+    };
+    let pid = std::process::id();
+    let fd = good(u64::from(pid), pid, "victim");
+    let mut client = Client(UnixStream::connect(path).await.expect("listening"));
+    client.hello(u64::from(pid), pid, &fd).await;
+    println!("connected");
+    std::future::pending::<()>().await;
+}
+
+fn start_victim(host: &Host) -> std::process::Child {
+    std::process::Command::new(std::env::current_exe().expect("known"))
+        .args(["--exact", "hub::tests::victim", "--nocapture"])
+        .env("PAGESHIM_TEST_VICTIM", host.dir.join("s.sock"))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("ourselves")
+}
+
+// Goal: a killed process is reported as it was, `settle` waits for that, the
+// parent's word makes the end exact. Method: kill a real child.
+#[tokio::test]
+async fn a_killed_process_is_still_reported() {
+    let host = Host::new("kill").await;
+    let mut child = start_victim(&host);
+    let token = u64::from(child.id());
+    host.process(token, |process| process.state == State::Running)
+        .await;
+    child.kill().expect("ours");
+    host.hub.settle(child.id(), Duration::from_secs(5)).await;
+    let process = host.process(token, |_| true).await;
+    assert_eq!(
+        (process.state, process.exit),
+        (State::Killed, Some(Exit::default()))
+    );
+    assert_eq!(process.live.bytes, 60);
+    child.wait().expect("ours");
+    let exit = Exit {
+        code: None,
+        signal: Some(9),
+    };
+    host.hub.note_exit(child.id(), exit);
+    assert_eq!(host.process(token, |_| true).await.exit, Some(exit));
+    assert_eq!(host.report().await.leaks[0].bytes, 60);
+}
+
+// Goal: a note that comes before the end was seen is used then. Method: note first, then kill.
+#[tokio::test]
+async fn an_early_note_is_kept() {
+    let host = Host::new("note").await;
+    let mut child = start_victim(&host);
+    let token = u64::from(child.id());
+    host.process(token, |_| true).await;
+    let exit = Exit {
+        code: None,
+        signal: Some(9),
+    };
+    host.hub.note_exit(child.id(), exit);
+    child.kill().expect("ours");
+    child.wait().expect("ours");
+    host.hub.settle(child.id(), Duration::from_secs(5)).await;
+    let process = host.process(token, |_| true).await;
+    assert_eq!((process.state, process.exit), (State::Killed, Some(exit)));
+}
+
+// Goal: settle and shutdown return; the socket is gone afterwards. Method: nobody is there.
+#[tokio::test]
+async fn settle_and_shutdown_return() {
+    let host = Host::new("stop").await;
+    assert!(host.hub.ready());
+    let started = std::time::Instant::now();
+    host.hub.settle(4_000_000, Duration::from_secs(5)).await;
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(registry::lock(&host.hub.inner).records.is_empty());
+    host.hub.shutdown();
+    assert!(!host.hub.ready() && !host.dir.join("s.sock").exists());
+}

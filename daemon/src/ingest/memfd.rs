@@ -1,0 +1,93 @@
+//! A process's shared state, read and (one word) written through its descriptor.
+
+use std::os::fd::OwnedFd;
+
+use pageshim_wire::Memory;
+use pageshim_wire::layout::Layout;
+use pageshim_wire::process::word;
+use rustix::fs::{SealFlags, SeekFrom};
+
+use super::Refusal;
+use crate::books::view::View;
+
+/// A sealed memfd whose layout was checked.
+///
+/// It is never mapped. Reads copy; what was copied is checked by the books.
+#[derive(Debug)]
+pub struct SharedState {
+    fd: OwnedFd,
+    layout: Layout,
+}
+
+impl SharedState {
+    /// Checks seals, size and header of what a client sent.
+    pub fn check(fd: OwnedFd) -> Result<Self, Refusal> {
+        // Only memory files have seals; the call fails on anything else.
+        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| Refusal::Unsealed)?;
+        if !seals.contains(SealFlags::SHRINK) {
+            return Err(Refusal::Unsealed);
+        }
+        let facts = rustix::fs::fstat(&fd).map_err(|_| Refusal::Unsealed)?;
+        let bytes = u64::try_from(facts.st_size).unwrap_or(0);
+        let layout = Layout::of(&Descriptor(&fd), bytes)?;
+        Ok(Self { fd, layout })
+    }
+
+    /// Where things lie.
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// A header word; 0 when it cannot be read.
+    pub fn header(&self, index: usize) -> u64 {
+        self.word(index as u64 * 8).unwrap_or(0)
+    }
+
+    /// Writes the clock. A state sealed against writing keeps its own time.
+    pub fn set_tick(&self, tick: u64) {
+        let offset = word::TICK as u64 * 8;
+        let _ = rustix::io::pwrite(&self.fd, &tick.to_le_bytes(), offset);
+    }
+}
+
+impl Memory for SharedState {
+    fn read(&self, offset: u64, into: &mut [u8]) -> bool {
+        Descriptor(&self.fd).read(offset, into)
+    }
+}
+
+impl View for SharedState {
+    fn data(&self, from: u64, to: u64) -> Option<(u64, u64)> {
+        let start = match rustix::fs::seek(&self.fd, SeekFrom::Data(from)) {
+            Ok(start) => start.max(from),
+            // ENXIO: nothing but hole up to the end.
+            Err(rustix::io::Errno::NXIO) => return None,
+            Err(_) => from,
+        };
+        if start >= to {
+            return None;
+        }
+        let end = rustix::fs::seek(&self.fd, SeekFrom::Hole(start)).unwrap_or(to);
+        Some((start, end.clamp(start + 1, to)))
+    }
+}
+
+/// Reads by position; the file's own position is of no use to anyone.
+struct Descriptor<'a>(&'a OwnedFd);
+
+impl Memory for Descriptor<'_> {
+    fn read(&self, mut offset: u64, mut into: &mut [u8]) -> bool {
+        while !into.is_empty() {
+            match rustix::io::pread(self.0, &mut *into, offset) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    offset += count as u64;
+                    into = &mut into[count..];
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
