@@ -1,5 +1,13 @@
 //! pageshim: the daemon and the command line.
 
 mod books;
+mod capture;
+mod cli;
+mod http;
+mod hub;
+mod shimlib;
+mod web;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
