@@ -209,10 +209,11 @@ fn program(command: &std::ffi::OsStr) -> Vec<Finding> {
         ),
     }];
     let elf = &program.elf;
-    findings.push(match (elf.lines, elf.symbols) {
+    let debug_file = elf.debug_file.as_ref().is_some_and(|path| path.exists());
+    findings.push(match (elf.lines || debug_file, elf.symbols) {
         (true, _) => (
             Level::Ok,
-            "symbols: it has line tables: reports name file and line".to_owned(),
+            "symbols: its line tables are there: reports name file and line".to_owned(),
         ),
         (false, true) => (
             Level::Warn,

@@ -4,13 +4,13 @@
 //! cache, so a browser of 300 MB costs a few reads.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use object::elf::{
     DT_NEEDED, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PT_DYNAMIC, PT_INTERP, SHN_UNDEF,
     STB_LOCAL,
 };
-use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{LittleEndian, ReadCache, ReadRef};
 
 type Header = FileHeader64<LittleEndian>;
@@ -28,8 +28,10 @@ pub(crate) struct Elf {
     pub(crate) own_malloc: bool,
     /// It has a symbol table beyond the dynamic one.
     pub(crate) symbols: bool,
-    /// It has line tables, or names a file that has them.
+    /// It has line tables itself.
     pub(crate) lines: bool,
+    /// Where its distribution would put a file with its line tables.
+    pub(crate) debug_file: Option<PathBuf>,
 }
 
 /// What a file is, if not an [`Elf`] we can read.
@@ -131,23 +133,51 @@ fn sections<'data, R: ReadRef<'data>>(header: &'data Header, data: R, facts: &mu
         return;
     };
     let has = |name: &[u8]| sections.section_by_name(endian, name).is_some();
-    facts.lines = has(b".debug_line") || has(b".zdebug_line") || has(b".gnu_debuglink");
+    facts.lines = has(b".debug_line") || has(b".zdebug_line");
+    let note = sections.section_by_name(endian, b".note.gnu.build-id");
+    let note = note.and_then(|(_, section)| section.data(endian, data).ok());
+    facts.debug_file = note.and_then(debug_file);
     for kind in [object::elf::SHT_DYNSYM, object::elf::SHT_SYMTAB] {
         let Ok(table) = sections.symbols(endian, data, kind) else {
             continue;
         };
         facts.symbols |= kind == object::elf::SHT_SYMTAB && !table.is_empty();
+        // The string table at once: a look-up per symbol costs seconds in a debug build.
+        let strings = sections.section(table.string_section());
+        let strings = strings.and_then(|section| section.data(endian, data));
+        let strings = strings.unwrap_or_default();
         for symbol in table.iter() {
-            let defined = symbol.st_shndx(endian) != SHN_UNDEF;
-            let Ok(name) = table.symbol_name(endian, symbol) else {
-                continue;
-            };
-            facts.own_malloc |= defined && name == b"malloc" && symbol.st_bind() != STB_LOCAL;
-            if facts.sanitizer.is_none() {
-                facts.sanitizer = sanitizer_symbol(name);
-            }
+            let defined = symbol.st_shndx(endian) != SHN_UNDEF && symbol.st_bind() != STB_LOCAL;
+            let name = name_at(strings, symbol.st_name(endian));
+            facts.own_malloc |= defined && name == b"malloc";
+            facts.sanitizer = facts.sanitizer.or_else(|| sanitizer_symbol(name));
         }
     }
+}
+
+/// The first bytes of a name, enough to tell the names we look for.
+fn name_at(strings: &[u8], offset: u32) -> &[u8] {
+    const LONGEST: usize = 16;
+    let rest = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| strings.get(offset..));
+    let rest = rest.unwrap_or_default();
+    let rest = &rest[..rest.len().min(LONGEST)];
+    rest.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// `/usr/lib/debug/.build-id/ab/cdef….debug` of a note: three sizes, "GNU\0", the id.
+fn debug_file(note: &[u8]) -> Option<PathBuf> {
+    const HEAD: usize = 16;
+    let id: String = note
+        .get(HEAD..)?
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let (start, rest) = id.split_at_checked(2)?;
+    Some(PathBuf::from(format!(
+        "/usr/lib/debug/.build-id/{start}/{rest}.debug"
+    )))
 }
 
 fn sanitizer_library(library: &str) -> Option<&'static str> {

@@ -1,5 +1,6 @@
 //! The environment that puts a program under the shim.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use crate::shimlib::NAME;
+use crate::web::words::shell_word;
 
 /// Whose syntax `pageshim env` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,15 +69,12 @@ pub(crate) fn exports(shell: Shell, library: &Path, socket: &Path) -> String {
     lines
 }
 
-/// A word that the shell takes as it is.
-pub(crate) fn quote(shell: Shell, word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+,@%=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    match shell {
-        Shell::Bash => format!("'{}'", word.replace('\'', r"'\''")),
-        Shell::Fish => format!("'{}'", word.replace('\\', r"\\").replace('\'', r"\'")),
+fn quote(shell: Shell, word: &str) -> String {
+    match (shell, shell_word(word)) {
+        (Shell::Fish, Cow::Owned(_)) => {
+            format!("'{}'", word.replace('\\', r"\\").replace('\'', r"\'"))
+        }
+        (_, word) => word.into_owned(),
     }
 }
 

@@ -52,7 +52,7 @@ async fn received(handler: &mut Option<Signal>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The kernel's mask of ignored signals, from /proc; zero when it cannot be read.

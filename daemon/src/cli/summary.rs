@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::failon::FailOn;
-use super::launch::{Shell, quote};
 use crate::books::report::{Leak, Process, Report};
 use crate::web::units;
 use crate::web::words::{self, clean};
@@ -51,7 +50,7 @@ pub(crate) fn text(
                 out,
                 "pageshim: {} (pid {pid}) sent no data; `pageshim doctor {}` says why",
                 clean(name),
-                quote(Shell::Bash, name)
+                words::shell_word(name)
             );
         }
     }
@@ -62,7 +61,7 @@ pub(crate) fn text(
             out,
             "  {:<10} pageshim report {}",
             "next",
-            quote(Shell::Bash, &shown)
+            words::shell_word(&shown)
         );
     }
     out

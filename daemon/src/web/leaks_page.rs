@@ -1,5 +1,7 @@
 //! `/leaks`: sites with live blocks, and where the committed pages go.
 
+use std::borrow::Cow;
+
 use askama::Template;
 
 use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report};
@@ -24,6 +26,8 @@ struct Leaks<'a> {
     view: &'a View,
     query: String,
     choices: Vec<Choice<'a>>,
+    /// A process that was asked for by name, or that is not known.
+    other: Option<&'a str>,
     classes: &'a [&'a str],
     processes: Vec<Title<'a>>,
     totals: Totals,
@@ -95,6 +99,7 @@ struct Site<'a> {
 
 struct Line<'a> {
     frame: &'a Frame,
+    function: Cow<'a, str>,
     place: String,
 }
 
@@ -132,6 +137,7 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
         refresh: view.refresh,
         view,
         query: view.query(),
+        other: other(all, view),
         choices: all.iter().map(|process| choice(process, view)).collect(),
         classes: &CLASSES,
         processes: report.processes.iter().map(title).collect(),
@@ -164,14 +170,26 @@ fn title(process: &Process) -> Title<'_> {
 }
 
 fn choice<'a>(process: &'a Process, view: &View) -> Choice<'a> {
-    let wanted = view.process.as_deref();
-    let selected =
-        wanted.is_some_and(|wanted| wanted == process.id || wanted == process.pid.to_string());
+    let selected = view
+        .process
+        .as_deref()
+        .is_some_and(|wanted| is_named(process, wanted));
     Choice {
         process,
         state: words::state(process),
         selected,
     }
+}
+
+/// By id or pid; a name may be that of several.
+fn is_named(process: &Process, wanted: &str) -> bool {
+    wanted == process.id || wanted == process.pid.to_string()
+}
+
+fn other<'a>(all: &[Process], view: &'a View) -> Option<&'a str> {
+    let wanted = view.process.as_deref()?;
+    let listed = all.iter().any(|process| is_named(process, wanted));
+    (!listed).then_some(wanted)
 }
 
 fn sum<'a>(all: impl Iterator<Item = &'a Pages>) -> Pages {
@@ -252,8 +270,9 @@ fn heads(view: &View) -> Vec<Head> {
 }
 
 fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
+    let short = |frame: &Frame| names::short(&words::clean(&frame.function));
+    let place = |frame: &Frame| words::place(frame).unwrap_or_else(|| frame.module.clone());
     let first = leak.stack.first();
-    let callers = leak.stack.iter().skip(1).take(CALLERS);
     Site {
         leak,
         owner: words::process_of(report, leak),
@@ -262,23 +281,19 @@ fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
         blocks: units::count(leak.blocks),
         age: units::seconds(leak.oldest_seconds),
         total: figure(leak.total_bytes),
-        title: first.map_or_else(
-            || "stack not known".to_owned(),
-            |frame| names::short(&frame.function),
-        ),
-        place: first
-            .map(|frame| words::place(frame).unwrap_or_else(|| frame.module.clone()))
-            .unwrap_or_default(),
-        callers: callers.map(|frame| names::short(&frame.function)).collect(),
-        frames: leak
-            .stack
-            .iter()
-            .map(|frame| Line {
-                frame,
-                place: words::full_place(frame),
-            })
-            .collect(),
+        title: first.map_or_else(|| "stack not known".to_owned(), short),
+        place: first.map(place).unwrap_or_default(),
+        callers: leak.stack.iter().skip(1).take(CALLERS).map(short).collect(),
+        frames: leak.stack.iter().map(line).collect(),
         end: leak.incomplete.as_deref().map(words::incomplete),
+    }
+}
+
+fn line(frame: &Frame) -> Line<'_> {
+    Line {
+        frame,
+        function: words::clean(&frame.function),
+        place: words::full_place(frame),
     }
 }
 

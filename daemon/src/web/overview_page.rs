@@ -4,7 +4,7 @@ use std::path::Path;
 
 use askama::Template;
 
-use crate::books::report::{Process, Report, State};
+use crate::books::report::{Pages, Process, Report, State};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
 use crate::web::{query, units, words};
@@ -25,6 +25,7 @@ struct Overview<'a> {
     ended: usize,
     live: Figure,
     committed: Figure,
+    legend: Vec<Part>,
     cards: Vec<Card<'a>>,
     rows: Vec<Card<'a>>,
     preload: String,
@@ -57,6 +58,7 @@ struct Card<'a> {
     age: String,
     live: Figure,
     live_blocks: String,
+    peak_blocks: String,
     peak: Figure,
     committed: Figure,
     waste: Figure,
@@ -97,10 +99,11 @@ pub(crate) fn render(
         ended: report.processes.len() - running,
         live: figure(alive().map(|process| process.live.bytes).sum()),
         committed: figure(alive().map(|process| process.pages.committed_bytes).sum()),
+        legend: bar::stacked(&words::page_parts(&Pages::default())),
         cards,
         rows,
-        preload: library.display().to_string(),
-        socket: socket.display().to_string(),
+        preload: words::shell_word(&library.to_string_lossy()).into_owned(),
+        socket: words::shell_word(&socket.to_string_lossy()).into_owned(),
     }
     .render()
 }
@@ -120,6 +123,7 @@ fn card(process: &Process) -> Card<'_> {
         age: units::seconds(process.seconds),
         live: figure(process.live.bytes),
         live_blocks: units::counted(process.live.blocks, "block"),
+        peak_blocks: units::counted(process.peak.blocks, "block"),
         peak: figure(process.peak.bytes),
         committed: figure(pages.committed_bytes),
         waste: figure(waste),
@@ -127,7 +131,7 @@ fn card(process: &Process) -> Card<'_> {
         parts: bar::stacked(&words::page_parts(pages)),
         syscalls: units::count(sum),
         syscall_time: units::seconds(calls.nanoseconds as f64 / 1e9),
-        total_blocks: units::count(process.total.blocks),
+        total_blocks: units::counted(process.total.blocks, "allocation"),
         temporary: units::percent(process.temporary, process.total.blocks),
         dropped: (process.events_dropped > 0)
             .then(|| reasons(process.events_dropped, &process.drops)),

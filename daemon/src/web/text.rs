@@ -183,7 +183,6 @@ fn site_block(out: &mut String, report: &Report, number: usize, leak: &Leak) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::web::fixture;
 
     // Goal: a reader finds amounts, places, losses; a terminal is safe. Method: the fixture.

@@ -57,7 +57,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {
         ..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        ..86_400 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
         _ => format!("{} d {} h", whole / 86_400, whole / 3600 % 24),
     }
 }

@@ -159,6 +159,15 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.replace(harmful, "\u{fffd}"))
 }
 
+/// A word that any shell of Bourne's family takes as it is.
+pub(crate) fn shell_word(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+,@%=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
