@@ -77,6 +77,12 @@ async fn serve(options: &Options) -> Result<(), String> {
     let socket = places::socket(options.socket.socket.as_deref());
     let socket =
         std::path::absolute(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+    if let Some(who) = places::holder(&socket) {
+        return Err(format!(
+            "the socket {} is in use by {who}; use that daemon, stop it, or choose another with --socket",
+            socket.display()
+        ));
+    }
     let data = options.data.as_deref().map(data_dir).transpose()?;
     let library = shimlib::locate(options.lib.lib.as_deref());
     let library = library.map_or_else(|_| PathBuf::from(shimlib::NAME), |library| library.path);

@@ -6,6 +6,7 @@
 //! itself, so we only outlive them; SIGTERM and SIGHUP are passed on. A signal
 //! after the command's end means "do not wait for the summary".
 
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -208,7 +209,10 @@ pub(crate) struct UrlFile(PathBuf);
 /// Writes it; a failure only means that `report` will not find us.
 pub(crate) fn client_url(socket: &Path, url: &str) -> Option<UrlFile> {
     let path = places::url_file(socket);
-    std::fs::write(&path, format!("{url}\n")).ok()?;
+    // Never through a link somebody left there.
+    let _ = std::fs::remove_file(&path);
+    let mut file = std::fs::File::create_new(&path).ok()?;
+    writeln!(file, "{url}").ok()?;
     Some(UrlFile(path))
 }
 

@@ -31,6 +31,17 @@ pub(crate) fn listens(socket: &Path) -> bool {
     UnixStream::connect(socket).is_ok()
 }
 
+/// Who accepts connections there, for a message.
+pub(crate) fn holder(socket: &Path) -> Option<String> {
+    let stream = UnixStream::connect(socket).ok()?;
+    let pid = rustix::net::sockopt::socket_peercred(&stream)
+        .ok()?
+        .pid
+        .as_raw_nonzero();
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("{} (pid {pid})", name.trim()))
+}
+
 /// The file beside a socket that holds the URL of its daemon.
 pub(crate) fn url_file(socket: &Path) -> PathBuf {
     let mut name = socket.as_os_str().to_owned();

@@ -54,6 +54,10 @@ pub(super) fn extract_under(base: &Path, bytes: &[u8], name: &str) -> Result<Pat
     if !expressible(&dir) {
         return Err("its path holds a colon, white space or '$'".to_owned());
     }
+    // A home directory that does not exist is not ours to make.
+    if !base.parent().is_some_and(Path::is_dir) {
+        return Err("its parent is no directory".to_owned());
+    }
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(&dir).map_err(|error| error.to_string())?;
@@ -161,6 +165,14 @@ mod tests {
         extract_under(&base, b"shim", &name).expect("repairs");
         assert_eq!(fs::read(&path).expect("exists"), b"shim");
         let _ = fs::remove_dir_all(base);
+    }
+
+    // Goal: a home that does not exist stays so. Method: a base two levels below nothing.
+    #[test]
+    fn a_missing_home_is_not_made() {
+        let home = scratch("home").join("missing");
+        let refused = extract_under(&home.join(".cache"), b"shim", &hash(b"shim"));
+        assert!(refused.is_err() && !home.exists());
     }
 
     // Goal: a directory or file others may write to is refused or replaced. Method: chmod.
