@@ -2,9 +2,15 @@
 
 mod books;
 mod capture;
+mod cli;
+mod http;
 mod hub;
 mod ingest;
 mod metrics;
+mod shimlib;
 mod symbols;
+mod web;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,223 @@
+//! `run` without a daemon: this process is one, for the life of the command.
+//!
+//! # Design
+//! One thread, one tokio runtime. The command keeps our standard streams,
+//! process group and terminal. SIGINT and SIGQUIT reach it from the terminal by
+//! itself, so we only outlive them; SIGTERM and SIGHUP are passed on. A signal
+//! after the command's end means "do not wait for the summary".
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use super::run::{FAILED, Plan, failed};
+use super::signals::Signals;
+use super::{places, print, process, summary};
+use crate::books::report::Exit;
+use crate::http;
+use crate::hub::{Filter, Hub, HubConfig};
+use crate::web::words;
+
+/// How long the last bytes of the command and its forks may take to arrive.
+const SETTLE: Duration = Duration::from_secs(2);
+const KEEP_EXITED: usize = 10_000;
+
+enum End {
+    Code(u8),
+    Signal(i32),
+}
+
+/// Hosts, runs, sums up. `named` is a socket the user asked for.
+pub(crate) fn main(plan: &Plan<'_>, named: Option<PathBuf>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("no event loop: {error}")),
+    };
+    let end = runtime.block_on(host(plan, named));
+    // A symbol search that is still going on does not keep us.
+    runtime.shutdown_background();
+    match end {
+        Ok(End::Code(code)) => ExitCode::from(code),
+        Ok(End::Signal(signal)) => ExitCode::from(process::die_of(signal)),
+        Err(why) => failed(&why),
+    }
+}
+
+async fn host(plan: &Plan<'_>, named: Option<PathBuf>) -> Result<End, String> {
+    let private = if named.is_some() {
+        None
+    } else {
+        Some(places::PrivateDir::new()?)
+    };
+    let socket = match (named, &private) {
+        (Some(socket), _) => socket,
+        (None, Some(dir)) => dir.socket(),
+        (None, None) => return Err("no socket".to_owned()),
+    };
+    let socket =
+        std::path::absolute(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+    let config = HubConfig {
+        socket: socket.clone(),
+        keep_exited: KEEP_EXITED,
+    };
+    let hub = Hub::start(config)
+        .await
+        .map_err(|error| error.to_string())?;
+    let listen = plan.options.listen.as_deref().unwrap_or("127.0.0.1:0");
+    let config = http::Config::new(listen, plan.library.clone(), socket.clone());
+    let server = http::Server::start(hub.clone(), config).await?;
+    let _url = client_url(&socket, &server.url);
+    let mut signals = Signals::new().map_err(|error| format!("no signal handlers: {error}"))?;
+    let mut child = tokio::process::Command::from(plan.command(&socket))
+        .spawn()
+        .map_err(|error| {
+            format!(
+                "{} could not be started: {error}",
+                plan.program.path.display()
+            )
+        })?;
+    let pid = child.id().unwrap_or(0);
+    if !plan.options.quiet {
+        print::say(&format!(
+            "profiling {} (pid {pid}), {}",
+            plan.name(),
+            server.url
+        ));
+    }
+    let status = wait(&mut child, pid, &mut signals).await?;
+    hub.note_exit(
+        pid,
+        Exit {
+            code: status.code(),
+            signal: status.signal(),
+        },
+    );
+    let code = tokio::select! {
+        code = finish(plan, &hub, pid, &status) => code,
+        signal = signals.next() => {
+            print::say(&format!("{}: stopped before the summary", words::signal_name(signal)));
+            None
+        }
+    };
+    server.stop(Duration::ZERO).await;
+    hub.shutdown();
+    Ok(match (status.signal(), code) {
+        (Some(signal), _) => End::Signal(signal),
+        (None, Some(code)) => End::Code(code),
+        (None, None) => End::Code(
+            status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(FAILED),
+        ),
+    })
+}
+
+/// Waits for the command and passes on what it would not get otherwise.
+async fn wait(
+    child: &mut tokio::process::Child,
+    pid: u32,
+    signals: &mut Signals,
+) -> Result<ExitStatus, String> {
+    let target = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                return status.map_err(|error| format!("pid {pid} cannot be waited for: {error}"));
+            }
+            signal = signals.next() => {
+                let passed = match signal {
+                    libc::SIGTERM => Signal::TERM,
+                    libc::SIGHUP => Signal::HUP,
+                    _ => continue,
+                };
+                if let Some(target) = target {
+                    let _ = rustix::process::kill_process(target, passed);
+                }
+            }
+        }
+    }
+}
+
+/// Summary, capture, findings; the exit code when they change it.
+async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Option<u8> {
+    hub.settle(pid, SETTLE).await;
+    let capture = capture(plan, hub, pid).await;
+    let overview = hub
+        .report(&Filter {
+            limit: Some(0),
+            ..Filter::default()
+        })
+        .await;
+    if !plan.options.quiet {
+        let top = Filter {
+            process: Some(pid.to_string()),
+            limit: Some(3),
+            ..Filter::default()
+        };
+        let top = hub.report(&top).await;
+        let name = plan.name();
+        print::say_text(&summary::text(
+            &overview,
+            &top,
+            &name,
+            pid,
+            capture.as_deref(),
+        ));
+    }
+    let findings: Vec<String> = match &plan.options.fail_on {
+        Some(conditions) => summary::judged(&overview, pid, conditions),
+        None => Vec::new(),
+    };
+    for finding in &findings {
+        print::say(&format!("finding: {finding}"));
+    }
+    if status.signal().is_some() || findings.is_empty() {
+        return None;
+    }
+    Some(plan.options.error_exitcode)
+}
+
+async fn capture(plan: &Plan<'_>, hub: &Hub, pid: u32) -> Option<PathBuf> {
+    let path = plan
+        .options
+        .output
+        .clone()
+        .unwrap_or_else(|| places::capture(&plan.name(), pid));
+    match hub.write_capture(&path).await {
+        Ok(()) => Some(path),
+        Err(error) => {
+            print::say(&format!(
+                "no capture was written: {error}; -o FILE names another place"
+            ));
+            None
+        }
+    }
+}
+
+/// The URL beside the socket, for `report` and `ps`; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct UrlFile(PathBuf);
+
+/// Writes it; a failure only means that `report` will not find us.
+pub(crate) fn client_url(socket: &Path, url: &str) -> Option<UrlFile> {
+    let path = places::url_file(socket);
+    // Never through a link somebody left there.
+    let _ = std::fs::remove_file(&path);
+    let mut file = std::fs::File::create_new(&path).ok()?;
+    writeln!(file, "{url}").ok()?;
+    Some(UrlFile(path))
+}
+
+impl Drop for UrlFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,156 @@
+//! What `run` says at the end, and what `--fail-on` judges. Pure.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::failon::FailOn;
+use crate::books::report::{Leak, Process, Report};
+use crate::web::units;
+use crate::web::words::{self, clean};
+
+/// The last image of `pid`: what it was when it ended. Images come newest first.
+fn image(overview: &Report, pid: u32) -> Option<&Process> {
+    overview.processes.iter().find(|process| process.pid == pid)
+}
+
+/// Images that ended, not those replaced by an exec: they did not leak, they stopped being.
+fn ended(overview: &Report) -> impl Iterator<Item = &Process> {
+    let mut seen = std::collections::HashSet::new();
+    overview
+        .processes
+        .iter()
+        .filter(move |process| seen.insert(process.pid))
+}
+
+/// What breaks a condition, over the command and everything it started.
+pub(crate) fn judged(overview: &Report, pid: u32, conditions: &FailOn) -> Vec<String> {
+    if image(overview, pid).is_none() {
+        return vec![format!(
+            "pid {pid} sent no data, so nothing could be judged"
+        )];
+    }
+    ended(overview)
+        .flat_map(|process| conditions.findings(process))
+        .collect()
+}
+
+/// About twelve lines for standard error.
+pub(crate) fn text(
+    overview: &Report,
+    top: &Report,
+    name: &str,
+    pid: u32,
+    capture: Option<&Path>,
+) -> String {
+    let mut out = String::new();
+    match image(overview, pid) {
+        Some(process) => about(&mut out, overview, top, process),
+        None => {
+            let _ = writeln!(
+                out,
+                "pageshim: {} (pid {pid}) sent no data; `pageshim doctor {}` says why",
+                clean(name),
+                words::shell_word(name)
+            );
+        }
+    }
+    if let Some(path) = capture {
+        let shown = path.display().to_string();
+        let _ = writeln!(out, "  {:<10} {shown}", "capture");
+        let _ = writeln!(
+            out,
+            "  {:<10} pageshim report {}",
+            "next",
+            words::shell_word(&shown)
+        );
+    }
+    out
+}
+
+fn about(out: &mut String, overview: &Report, top: &Report, process: &Process) {
+    let _ = writeln!(
+        out,
+        "pageshim: {} (pid {}) {} after {}",
+        clean(&process.name),
+        process.pid,
+        words::state(process),
+        units::seconds(process.seconds),
+    );
+    for (label, fact) in crate::web::text::facts(process) {
+        let _ = writeln!(out, "  {label:<10} {fact}");
+    }
+    let sites = top
+        .leaks
+        .iter()
+        .filter(|leak| leak.process == process.id)
+        .take(3);
+    for (i, leak) in sites.enumerate() {
+        let label = if i == 0 { "top sites" } else { "" };
+        let _ = writeln!(out, "  {label:<10} {}", site(leak));
+    }
+    let others: Vec<&Process> = ended(overview)
+        .filter(|other| other.pid != process.pid)
+        .collect();
+    if let Some(largest) = others.iter().max_by_key(|other| other.peak.bytes) {
+        let _ = writeln!(
+            out,
+            "  {:<10} {} more, largest {} (pid {}): peak {}",
+            "children",
+            units::count(others.len() as u64),
+            clean(&largest.name),
+            largest.pid,
+            units::bytes(largest.peak.bytes),
+        );
+    }
+}
+
+fn site(leak: &Leak) -> String {
+    let amount = format!(
+        "{} in {}",
+        units::bytes(leak.bytes),
+        units::counted(leak.blocks, "block")
+    );
+    let Some(frame) = leak.stack.first() else {
+        return format!("{amount}  stack not known");
+    };
+    let place = words::place(frame).unwrap_or_else(|| frame.module.clone());
+    format!("{amount}  {}  {}", clean(&frame.function), clean(&place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::fixture;
+
+    // Goal: the summary has each thing it promises. Method: the fixture, as the report of pid 4711.
+    #[test]
+    fn the_summary_names_sites_capture_and_next_step() {
+        let report = fixture::report();
+        let text = text(&report, &report, "zoo", 4711, Some(Path::new("a b.pgs")));
+        for needle in [
+            "zoo (pid 4711) running",
+            "peak       9.0 MiB",
+            "syscalls   mmap 12",
+            "2.0 MiB in 1,000 blocks  node_new  zoo.c:12",
+            "children   1 more, largest worker",
+            "pageshim report 'a b.pgs'",
+        ] {
+            assert!(text.contains(needle), "{needle} not in\n{text}");
+        }
+        assert!(text.lines().count() <= 16, "{text}");
+    }
+
+    // Goal: silence is told, and is a finding. Method: a pid nobody reported.
+    #[test]
+    fn a_silent_process_is_told_and_judged() {
+        let report = fixture::report();
+        let said = text(&report, &report, "x y", 1, None);
+        assert!(
+            said.contains("sent no data; `pageshim doctor 'x y'`"),
+            "{said}"
+        );
+        let conditions: FailOn = "live>1TiB".parse().expect("parses");
+        assert_eq!(judged(&report, 1, &conditions).len(), 1);
+        assert_eq!(judged(&report, 4711, &conditions).len(), 0);
+    }
+}

@@ -1,0 +1,266 @@
+//! The routes, each a few lines: read the URL, ask the source, render.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::negotiate::Format;
+use super::problem::{self, Problem};
+use super::{App, Processes, auth, guard, openapi};
+use crate::books::report::{Report, SCHEMA_VERSION};
+use crate::hub::Filter;
+use crate::web::view::View;
+use crate::web::{assets, csv, leaks_page, overview_page, text};
+
+type Answer = Result<Response, Problem>;
+
+/// Every path, as `/openapi.json` lists them.
+pub(crate) const PATHS: [&str; 14] = [
+    "/",
+    "/leaks",
+    "/leaks.json",
+    "/leaks.csv",
+    "/leaks.txt",
+    "/processes.json",
+    "/metrics",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/openapi.json",
+    "/api/v1/processes",
+    "/api/v1/leaks",
+    "/assets/{name}",
+];
+
+/// All routes behind all guards. The last layer is the first a request meets.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(overview))
+        .route("/leaks", get(leaks))
+        .route("/leaks.json", get(leaks_json))
+        .route("/leaks.csv", get(leaks_csv))
+        .route("/leaks.txt", get(leaks_text))
+        .route("/processes.json", get(processes))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(alive))
+        .route("/livez", get(alive))
+        .route("/readyz", get(ready))
+        .route("/openapi.json", get(description))
+        .route("/api/v1/processes", get(processes))
+        .route("/api/v1/leaks", get(leaks_json))
+        .route("/assets/{name}", get(asset))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(read_only)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            auth::check,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            guard::check,
+        ))
+        .layer(middleware::from_fn(problem::for_browsers))
+        .layer(middleware::from_fn(guard::headers))
+        .with_state(app)
+}
+
+fn page(rendered: Result<String, askama::Error>) -> Answer {
+    let html = rendered
+        .map_err(|error| Problem::new(500, format!("the page could not be rendered: {error}")))?;
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::VARY, "Accept, Cookie"),
+    ];
+    Ok((headers, html).into_response())
+}
+
+async fn overview(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    let view = View::parse(query.as_deref().unwrap_or_default()).unwrap_or_default();
+    let report = app.source.report(&no_leaks()).await;
+    page(overview_page::render(
+        &report,
+        &app.library,
+        &app.socket,
+        view.refresh,
+    ))
+}
+
+fn no_leaks() -> Filter {
+    Filter {
+        limit: Some(0),
+        ..Filter::default()
+    }
+}
+
+async fn leaks(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let view = view(query)?;
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let format = match &view.format {
+        Some(name) => Format::named(name).ok_or_else(|| {
+            Problem::new(
+                400,
+                format!("format={name}: choose from html, json, csv, txt"),
+            )
+        })?,
+        None => Format::accepted(accept).ok_or_else(|| {
+            Problem::new(
+                406,
+                "there is text/html, application/json, text/csv and text/plain".to_owned(),
+            )
+        })?,
+    };
+    send(&app, view, format).await
+}
+
+async fn leaks_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    send(&app, view(query)?, Format::Json).await
+}
+
+async fn leaks_csv(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    send(&app, view(query)?, Format::Csv).await
+}
+
+async fn leaks_text(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    send(&app, view(query)?, Format::Text).await
+}
+
+fn view(query: Option<String>) -> Result<View, Problem> {
+    View::parse(query.as_deref().unwrap_or_default()).map_err(|why| Problem::new(400, why))
+}
+
+async fn send(app: &App, view: View, format: Format) -> Answer {
+    let usual = (format == Format::Html).then_some(leaks_page::ROWS);
+    let mut report = app.source.report(&view.filter(usual)).await;
+    view.arrange(&mut report, usual);
+    if format == Format::Html {
+        let all = app.source.report(&no_leaks()).await.processes;
+        return page(leaks_page::render(&all, &report, &view));
+    }
+    // A report of a million sites is seconds of formatting: not on the thread that serves /metrics.
+    let body = tokio::task::spawn_blocking(move || match format {
+        Format::Csv => (
+            csv::leaks(&report),
+            "text/csv; charset=utf-8; header=present",
+        ),
+        Format::Text => (text::report(&report), "text/plain; charset=utf-8"),
+        Format::Json | Format::Html => (json(&report), "application/json"),
+    });
+    let (body, kind) = body
+        .await
+        .map_err(|error| Problem::new(500, error.to_string()))?;
+    Ok((
+        [(header::CONTENT_TYPE, kind), (header::VARY, "Accept")],
+        body,
+    )
+        .into_response())
+}
+
+fn json(report: &Report) -> String {
+    serde_json::to_string(report).unwrap_or_default() + "\n"
+}
+
+async fn processes(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    let filter = Filter {
+        process: view(query)?.process,
+        ..no_leaks()
+    };
+    let known = Processes {
+        schema_version: SCHEMA_VERSION,
+        processes: app.source.report(&filter).await.processes,
+    };
+    let body = serde_json::to_string(&known).unwrap_or_default() + "\n";
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], app.source.metrics().await).into_response()
+}
+
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// Ready is a matter of ours alone: a dead target does not change it.
+async fn ready(State(app): State<Arc<App>>) -> Answer {
+    if app.source.ready() {
+        return Ok("ok\n".into_response());
+    }
+    Err(Problem::new(
+        503,
+        "the socket takes no new processes: the daemon starts or stops".to_owned(),
+    ))
+}
+
+async fn description() -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        openapi::text(),
+    )
+        .into_response()
+}
+
+async fn asset(Path(name): Path<String>) -> Answer {
+    let asset = assets::find(&name)
+        .ok_or_else(|| Problem::new(404, format!("there is no asset {name}; reload the page")))?;
+    let headers = [
+        (header::CONTENT_TYPE, asset.kind),
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+    ];
+    Ok((headers, asset.body).into_response())
+}
+
+async fn nowhere(uri: Uri) -> Problem {
+    let path = uri.path();
+    let near = PATHS
+        .iter()
+        .filter(|known| !known.contains('{'))
+        .min_by_key(|known| distance(path, known));
+    let hint = near
+        .filter(|known| distance(path, known) <= 3)
+        .map(|known| format!("; did you mean {known}?"));
+    Problem::new(
+        404,
+        format!("there is nothing at {path}{}", hint.unwrap_or_default()),
+    )
+}
+
+async fn read_only() -> Response {
+    let mut response =
+        Problem::new(405, "everything here is read with GET or HEAD".to_owned()).into_response();
+    response
+        .headers_mut()
+        .insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+    debug_assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    response
+}
+
+/// Edits from one path to another; paths that differ much in length are far.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len().abs_diff(b.len()) > 3 {
+        return usize::MAX;
+    }
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,34 @@
+//! Who answers: the hub, behind a trait, so that routes are tested without one.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::books::report::Report;
+use crate::hub::{Filter, Hub};
+
+/// An answer that takes its time.
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What the routes need to know.
+pub(crate) trait Source: Send + Sync + 'static {
+    /// The filtered report.
+    fn report<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Report>;
+    /// The metrics text.
+    fn metrics(&self) -> Answer<'_, String>;
+    /// Are new processes accepted?
+    fn ready(&self) -> bool;
+}
+
+impl Source for Hub {
+    fn report<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Report> {
+        Box::pin(Hub::report(self, filter))
+    }
+
+    fn metrics(&self) -> Answer<'_, String> {
+        Box::pin(Hub::metrics(self))
+    }
+
+    fn ready(&self) -> bool {
+        Hub::ready(self)
+    }
+}

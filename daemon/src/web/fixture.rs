@@ -1,0 +1,186 @@
+//! A report with everything a page must cope with. For tests only.
+
+use std::collections::BTreeMap;
+
+use crate::books::report::{
+    Amount, Exit, Frame, Leak, Pages, Process, Report, SCHEMA_VERSION, State, Syscalls, Threads,
+};
+
+/// A function name as an attacker would choose it.
+pub(crate) const HOSTILE: &str = "evil<script>alert(1)</script>\"'&\u{1b}[31m=cmd";
+
+fn frame(function: &str, file: Option<(&str, u32)>, module: &str, inlined: bool) -> Frame {
+    Frame {
+        function: function.to_owned(),
+        file: file.map(|(name, _)| name.to_owned()),
+        line: file.map(|(_, line)| line),
+        module: module.to_owned(),
+        address: "0x55d0c0de1234".to_owned(),
+        inlined,
+    }
+}
+
+fn leak(process: &str, site: &str, bytes: u64, blocks: u64, stack: Vec<Frame>) -> Leak {
+    Leak {
+        process: process.to_owned(),
+        site: site.to_owned(),
+        class: "live".to_owned(),
+        blocks,
+        bytes,
+        pinned_bytes: None,
+        total_blocks: blocks * 3,
+        total_bytes: bytes * 3,
+        temporary_blocks: blocks,
+        oldest_seconds: 83.5,
+        thread: "worker-1".to_owned(),
+        incomplete: None,
+        stack,
+    }
+}
+
+fn zoo() -> Process {
+    Process {
+        id: "1f00baa1c0ffee01".to_owned(),
+        pid: 4711,
+        name: "zoo".to_owned(),
+        executable: "/usr/local/bin/zoo".to_owned(),
+        command: vec!["./zoo".to_owned(), "--animals".to_owned(), "12".to_owned()],
+        state: State::Running,
+        mode: "exact".to_owned(),
+        heap: "gpa".to_owned(),
+        started_at: "2026-11-22T15:38:57Z".to_owned(),
+        seconds: 191.25,
+        live: Amount {
+            bytes: 3_276_800,
+            blocks: 1_204,
+        },
+        peak: Amount {
+            bytes: 9_437_184,
+            blocks: 4_096,
+        },
+        total: Amount {
+            bytes: 734_003_200,
+            blocks: 1_048_576,
+        },
+        freed: Amount {
+            bytes: 730_726_400,
+            blocks: 1_047_372,
+        },
+        temporary: 524_288,
+        apis: BTreeMap::from([
+            ("malloc".to_owned(), 1_000_000),
+            ("calloc".to_owned(), 48_576),
+        ]),
+        pages: Pages {
+            requested_bytes: 3_276_800,
+            rounding_bytes: 262_144,
+            free_slot_bytes: 1_048_576,
+            tail_bytes: 131_072,
+            retained_bytes: 655_360,
+            metadata_bytes: 524_288,
+            committed_bytes: 5_898_240,
+            resident_bytes: 5_242_880,
+        },
+        syscalls: Syscalls {
+            mmap: 12,
+            munmap: 1,
+            madvise: 34,
+            mremap: 2,
+            mprotect: 9,
+            other: 0,
+            nanoseconds: 1_250_000,
+        },
+        events_dropped: 12,
+        drops: BTreeMap::from([("socket_full".to_owned(), 12)]),
+        misuse: BTreeMap::from([("double_free".to_owned(), 1)]),
+        sites: 57,
+        threads: Threads { live: 4, total: 6 },
+        ..Process::default()
+    }
+}
+
+/// Two processes, one of them dead and checked, four sites.
+pub(crate) fn report() -> Report {
+    let dead = Process {
+        id: "2badf00d00000002".to_owned(),
+        pid: 4712,
+        name: "worker".to_owned(),
+        state: State::Killed,
+        exit: Some(Exit {
+            code: None,
+            signal: Some(9),
+        }),
+        live: Amount {
+            bytes: 4_096,
+            blocks: 1,
+        },
+        peak: Amount {
+            bytes: 4_096,
+            blocks: 1,
+        },
+        total: Amount {
+            bytes: 4_096,
+            blocks: 1,
+        },
+        pages: Pages {
+            requested_bytes: 4_096,
+            free_slot_bytes: 61_440,
+            committed_bytes: 65_536,
+            ..Pages::default()
+        },
+        check: Some(serde_json::json!({
+            "trigger": "exit", "pause_ns": 1000, "duration_ns": 2000, "scanned_bytes": 4096,
+            "classes": { "definite": { "bytes": 4096, "blocks": 1 },
+                "indirect": { "bytes": 0, "blocks": 0 }, "possible": { "bytes": 0, "blocks": 0 },
+                "reachable": { "bytes": 0, "blocks": 0 } } })),
+        temporary: 0,
+        syscalls: Syscalls::default(),
+        threads: Threads { live: 0, total: 1 },
+        drops: BTreeMap::new(),
+        misuse: BTreeMap::new(),
+        events_dropped: 0,
+        parent: Some(zoo().id),
+        seconds: 2.5,
+        ..zoo()
+    };
+    let zoo_id = zoo().id;
+    let main = || frame("main", Some(("/home/ada/zoo/zoo.c", 61)), "zoo", false);
+    let start = || frame("__libc_start_main_impl", None, "libc.so.6", false);
+    let node = vec![
+        frame("node_new", Some(("/home/ada/zoo/zoo.c", 12)), "zoo", true),
+        frame("make_node", Some(("/home/ada/zoo/zoo.c", 27)), "zoo", false),
+        main(),
+        start(),
+    ];
+    let template = "std::vector<std::pair<std::string, zoo::animal>, \
+        std::allocator<std::pair<std::string, zoo::animal>>>::_M_realloc_insert";
+    let vector = vec![
+        frame(
+            template,
+            Some(("/usr/include/c++/12/bits/vector.tcc", 447)),
+            "zoo",
+            false,
+        ),
+        main(),
+    ];
+    let mut cut = leak(
+        &zoo_id,
+        "00000000deadbeef",
+        16_384,
+        4,
+        vec![frame(HOSTILE, None, "libevil.so", false)],
+    );
+    cut.incomplete = Some("no_table".to_owned());
+    let mut lost = leak(&dead.id, "00000000000000aa", 4_096, 1, node.clone());
+    lost.class = "definite".to_owned();
+    Report {
+        schema_version: SCHEMA_VERSION,
+        processes: vec![dead, zoo()],
+        leaks: vec![
+            leak(&zoo_id, "a1b2c3d4e5f60718", 2_097_152, 1_000, node),
+            leak(&zoo_id, "0123456789abcdef", 1_163_264, 200, vector),
+            cut,
+            lost,
+        ],
+    }
+}

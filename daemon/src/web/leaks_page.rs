@@ -1,0 +1,355 @@
+//! `/leaks`: sites with live blocks, and where the committed pages go.
+
+use std::borrow::Cow;
+
+use askama::Template;
+
+use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report};
+use crate::web::assets::{ASSETS, Assets};
+use crate::web::bar::{self, Part};
+use crate::web::overview_page::{Figure, figure};
+use crate::web::view::{CLASSES, Sort, View};
+use crate::web::{names, units, words};
+
+/// Rows of the page unless the URL says otherwise.
+pub(crate) const ROWS: usize = 100;
+const CALLERS: usize = 2;
+
+#[derive(Template)]
+#[template(path = "leaks.html")]
+struct Leaks<'a> {
+    assets: &'a Assets,
+    root: &'a str,
+    standalone: bool,
+    css: &'static str,
+    refresh: u32,
+    view: &'a View,
+    query: String,
+    choices: Vec<Choice<'a>>,
+    /// A process that was asked for by name, or that is not known.
+    other: Option<&'a str>,
+    classes: &'a [&'a str],
+    processes: Vec<Title<'a>>,
+    totals: Totals,
+    parts: Vec<Row>,
+    committed: Figure,
+    resident: Figure,
+    waste: Figure,
+    waste_share: String,
+    heads: Vec<Head>,
+    sites: Vec<Site<'a>>,
+    dropped: u64,
+}
+
+/// One process the page is about.
+struct Title<'a> {
+    process: &'a Process,
+    state: String,
+    age: String,
+}
+
+/// An entry of the process selector.
+struct Choice<'a> {
+    process: &'a Process,
+    state: String,
+    selected: bool,
+}
+
+/// `shown + hidden == live`, in the same units.
+struct Totals {
+    sites: String,
+    shown: Figure,
+    shown_blocks: String,
+    hidden: Figure,
+    hidden_blocks: String,
+    anything_hidden: bool,
+    live: Figure,
+    live_blocks: String,
+}
+
+/// A row of the page account: its part of the bar and its share.
+struct Row {
+    part: Part,
+    bytes: Figure,
+    share: String,
+}
+
+/// A column that can be sorted by.
+struct Head {
+    label: &'static str,
+    link: String,
+    sorted: bool,
+    numeric: bool,
+}
+
+struct Site<'a> {
+    leak: &'a Leak,
+    owner: Option<&'a Process>,
+    bytes: Figure,
+    share: u64,
+    blocks: String,
+    age: String,
+    total: Figure,
+    title: String,
+    place: String,
+    callers: Vec<String>,
+    frames: Vec<Line<'a>>,
+    end: Option<&'a str>,
+}
+
+struct Line<'a> {
+    frame: &'a Frame,
+    function: Cow<'a, str>,
+    place: String,
+}
+
+/// The page. `all` are the processes to choose from, `report` what the view let through.
+pub(crate) fn render(
+    all: &[Process],
+    report: &Report,
+    view: &View,
+) -> Result<String, askama::Error> {
+    page(all, report, view, false).render()
+}
+
+/// The same in one file, without form and script, for `pageshim report --format html`.
+pub(crate) fn standalone(report: &Report) -> String {
+    let view = View::default();
+    page(&[], report, &view, true)
+        .render()
+        .unwrap_or_else(|error| format!("{error}\n"))
+}
+
+fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: bool) -> Leaks<'a> {
+    let pages = sum(report.processes.iter().map(|process| &process.pages));
+    let waste = words::waste_bytes(&pages);
+    let totals = totals(report);
+    let live = report
+        .processes
+        .iter()
+        .map(|process| process.live.bytes)
+        .sum();
+    Leaks {
+        assets: &ASSETS,
+        root: "",
+        standalone,
+        css: if standalone { ASSETS.style.body } else { "" },
+        refresh: view.refresh,
+        view,
+        query: view.query(),
+        other: other(all, view),
+        choices: all.iter().map(|process| choice(process, view)).collect(),
+        classes: &CLASSES,
+        processes: report.processes.iter().map(title).collect(),
+        totals,
+        parts: account(&pages),
+        committed: figure(pages.committed_bytes),
+        resident: figure(pages.resident_bytes),
+        waste: figure(waste),
+        waste_share: units::percent(waste, pages.committed_bytes),
+        heads: heads(view),
+        sites: report
+            .leaks
+            .iter()
+            .map(|leak| site(report, leak, live))
+            .collect(),
+        dropped: report
+            .processes
+            .iter()
+            .map(|process| process.events_dropped)
+            .sum(),
+    }
+}
+
+fn title(process: &Process) -> Title<'_> {
+    Title {
+        process,
+        state: words::state(process),
+        age: units::seconds(process.seconds),
+    }
+}
+
+fn choice<'a>(process: &'a Process, view: &View) -> Choice<'a> {
+    let selected = view
+        .process
+        .as_deref()
+        .is_some_and(|wanted| is_named(process, wanted));
+    Choice {
+        process,
+        state: words::state(process),
+        selected,
+    }
+}
+
+/// By id or pid; a name may be that of several.
+fn is_named(process: &Process, wanted: &str) -> bool {
+    wanted == process.id || wanted == process.pid.to_string()
+}
+
+fn other<'a>(all: &[Process], view: &'a View) -> Option<&'a str> {
+    let wanted = view.process.as_deref()?;
+    let listed = all.iter().any(|process| is_named(process, wanted));
+    (!listed).then_some(wanted)
+}
+
+fn sum<'a>(all: impl Iterator<Item = &'a Pages>) -> Pages {
+    all.fold(Pages::default(), |a, b| Pages {
+        requested_bytes: a.requested_bytes + b.requested_bytes,
+        rounding_bytes: a.rounding_bytes + b.rounding_bytes,
+        free_slot_bytes: a.free_slot_bytes + b.free_slot_bytes,
+        tail_bytes: a.tail_bytes + b.tail_bytes,
+        retained_bytes: a.retained_bytes + b.retained_bytes,
+        metadata_bytes: a.metadata_bytes + b.metadata_bytes,
+        committed_bytes: a.committed_bytes + b.committed_bytes,
+        resident_bytes: a.resident_bytes + b.resident_bytes,
+    })
+}
+
+fn account(pages: &Pages) -> Vec<Row> {
+    let parts = bar::stacked(&words::page_parts(pages));
+    let row = |part: Part| Row {
+        bytes: figure(part.bytes),
+        share: units::percent(part.bytes, pages.committed_bytes),
+        part,
+    };
+    parts.into_iter().map(row).collect()
+}
+
+fn totals(report: &Report) -> Totals {
+    let shown = report
+        .leaks
+        .iter()
+        .fold(Amount::default(), |a, leak| Amount {
+            bytes: a.bytes + leak.bytes,
+            blocks: a.blocks + leak.blocks,
+        });
+    let live = report
+        .processes
+        .iter()
+        .fold(Amount::default(), |a, process| Amount {
+            bytes: a.bytes + process.live.bytes,
+            blocks: a.blocks + process.live.blocks,
+        });
+    // A process may free between the two readings; what is shown is then all there was.
+    let live = Amount {
+        bytes: live.bytes.max(shown.bytes),
+        blocks: live.blocks.max(shown.blocks),
+    };
+    let hidden = Amount {
+        bytes: live.bytes - shown.bytes,
+        blocks: live.blocks - shown.blocks,
+    };
+    Totals {
+        sites: units::counted(report.leaks.len() as u64, "site"),
+        shown: figure(shown.bytes),
+        shown_blocks: units::counted(shown.blocks, "block"),
+        hidden: figure(hidden.bytes),
+        hidden_blocks: units::counted(hidden.blocks, "block"),
+        anything_hidden: hidden.bytes > 0 || hidden.blocks > 0,
+        live: figure(live.bytes),
+        live_blocks: units::counted(live.blocks, "block"),
+    }
+}
+
+fn heads(view: &View) -> Vec<Head> {
+    let labels = ["Bytes", "Blocks", "Age", "Ever", "Function"];
+    let head = |((_, sort), label): (&(&str, Sort), &'static str)| {
+        let query = View {
+            sort: *sort,
+            ..view.clone()
+        }
+        .query();
+        Head {
+            label,
+            link: format!("leaks?{query}"),
+            sorted: *sort == view.sort,
+            numeric: *sort != Sort::Function,
+        }
+    };
+    Sort::ALL.iter().zip(labels).map(head).collect()
+}
+
+fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
+    let short = |frame: &Frame| names::short(&words::clean(&frame.function));
+    let place = |frame: &Frame| words::place(frame).unwrap_or_else(|| frame.module.clone());
+    let first = leak.stack.first();
+    Site {
+        leak,
+        owner: words::process_of(report, leak),
+        bytes: figure(leak.bytes),
+        share: (units::share(leak.bytes, live.max(1)) as u64).clamp(1, 100),
+        blocks: units::count(leak.blocks),
+        age: units::seconds(leak.oldest_seconds),
+        total: figure(leak.total_bytes),
+        title: first.map_or_else(|| "stack not known".to_owned(), short),
+        place: first.map(place).unwrap_or_default(),
+        callers: leak.stack.iter().skip(1).take(CALLERS).map(short).collect(),
+        frames: leak.stack.iter().map(line).collect(),
+        end: leak.incomplete.as_deref().map(words::incomplete),
+    }
+}
+
+fn line(frame: &Frame) -> Line<'_> {
+    Line {
+        frame,
+        function: words::clean(&frame.function),
+        place: words::full_place(frame),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::fixture;
+
+    fn html(text: &str) -> String {
+        let view = View::parse(text).expect("parses");
+        let report = fixture::report();
+        let mut shown = view.filter(Some(ROWS)).apply(report.clone());
+        view.arrange(&mut shown, Some(ROWS));
+        render(&report.processes, &shown, &view).expect("renders")
+    }
+
+    // Goal: a hostile name stays text, everywhere on the page. Method: the fixture's name, and a search for it.
+    #[test]
+    fn hostile_names_are_escaped() {
+        for page in [
+            html(""),
+            html("q=%22%3E%3Cscript%3E&process=%3Cb%3E"),
+            standalone(&fixture::report()),
+        ] {
+            assert!(
+                !page.contains("<script>") && !page.contains("<b>"),
+                "{page}"
+            );
+        }
+        assert!(html("").contains("&#60;script&#62;alert(1)"));
+    }
+
+    // Goal: shown + hidden = live, whatever is filtered. Method: one row of the fixture.
+    #[test]
+    fn totals_add_up() {
+        let page = html("process=4711&limit=1");
+        for needle in ["2,097,152 bytes", "1,179,648 bytes", "3,276,800 bytes"] {
+            assert!(page.contains(needle), "{needle}");
+        }
+    }
+
+    // Goal: filters stay in links and downloads. Method: look for the query in both.
+    #[test]
+    fn links_keep_the_filters() {
+        let page = html("process=4711&q=node");
+        assert!(page.contains("leaks.csv?process=4711&#38;q=node"));
+        assert!(page.contains("leaks?process=4711&#38;q=node&#38;sort=age"));
+        assert!(page.contains("(inlined)") || page.contains("inlined"));
+    }
+
+    // Goal: no inline script or style, no foreign address: the policy forbids them. Method: search.
+    #[test]
+    fn nothing_inline_nothing_foreign() {
+        let page = html("");
+        for forbidden in [" style=", "<style", "onclick", "https://", "//cdn"] {
+            assert!(!page.contains(forbidden), "{forbidden}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! How a report looks: text, CSV, folded stacks and HTML. Pure: a report in, a string out.
+
+pub(crate) mod assets;
+pub(crate) mod bar;
+pub(crate) mod csv;
+pub(crate) mod folded;
+pub(crate) mod leaks_page;
+pub(crate) mod names;
+pub(crate) mod overview_page;
+pub(crate) mod query;
+pub(crate) mod text;
+pub(crate) mod units;
+pub(crate) mod view;
+pub(crate) mod words;
+
+#[cfg(test)]
+pub(crate) mod fixture;

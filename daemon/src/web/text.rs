@@ -1,0 +1,206 @@
+//! The report as text, for terminals and mails. Names are cleaned of control characters.
+
+use std::fmt::Write;
+
+use crate::books::report::{Leak, Process, Report};
+use crate::web::units;
+use crate::web::words::{self, clean};
+
+/// Processes, then sites.
+pub(crate) fn report(report: &Report) -> String {
+    let mut out = String::new();
+    if report.processes.is_empty() {
+        out.push_str("no process has reported yet\n");
+    }
+    for process in &report.processes {
+        process_block(&mut out, process);
+    }
+    if !report.leaks.is_empty() {
+        let bytes = report.leaks.iter().map(|leak| leak.bytes).sum();
+        let blocks = report.leaks.iter().map(|leak| leak.blocks).sum();
+        let _ = writeln!(
+            out,
+            "{}: {} in {}",
+            units::counted(report.leaks.len() as u64, "site"),
+            units::bytes(bytes),
+            units::counted(blocks, "block"),
+        );
+    }
+    for (i, leak) in report.leaks.iter().enumerate() {
+        site_block(&mut out, report, i + 1, leak);
+    }
+    out
+}
+
+fn process_block(out: &mut String, process: &Process) {
+    let _ = writeln!(
+        out,
+        "{} (pid {}, {}, {}; {} mode, {} heap, id {})",
+        clean(&process.name),
+        process.pid,
+        words::state(process),
+        units::seconds(process.seconds),
+        clean(&process.mode),
+        clean(&process.heap),
+        clean(&process.id),
+    );
+    for (label, line) in facts(process) {
+        let _ = writeln!(out, "  {label:<10} {line}");
+    }
+    out.push('\n');
+}
+
+/// The lines under a process's name; the summary of `run` shows the same.
+pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
+    let amount = |a: crate::books::report::Amount| {
+        format!(
+            "{} in {}",
+            units::bytes(a.bytes),
+            units::counted(a.blocks, "block")
+        )
+    };
+    let mut facts = vec![("peak", amount(process.peak))];
+    match &process.check {
+        Some(_) => facts.push(("leaks", classes(process))),
+        None if process.exit.is_some() => facts.push(("at exit", amount(process.live) + " live")),
+        None => facts.push(("live", amount(process.live))),
+    }
+    let temporary = units::percent(process.temporary, process.total.blocks);
+    facts.push((
+        "total",
+        format!("{}, {temporary} of them temporary", amount(process.total)),
+    ));
+    facts.push(("pages", pages(process)));
+    facts.push(("syscalls", syscalls(process)));
+    if process.events_dropped > 0 {
+        facts.push(("dropped", tally(process.events_dropped, &process.drops)));
+    }
+    if !process.misuse.is_empty() {
+        facts.push((
+            "misuse",
+            tally(process.misuse.values().sum(), &process.misuse),
+        ));
+    }
+    facts
+}
+
+fn classes(process: &Process) -> String {
+    let class = |name| {
+        let (bytes, blocks) = words::class(process, name).unwrap_or_default();
+        format!(
+            "{name} {} in {}",
+            units::bytes(bytes),
+            units::counted(blocks, "block")
+        )
+    };
+    ["definite", "indirect", "possible", "reachable"]
+        .map(class)
+        .join(", ")
+}
+
+fn pages(process: &Process) -> String {
+    let pages = &process.pages;
+    let waste = words::waste_bytes(pages);
+    let parts: Vec<String> = words::page_parts(pages)
+        .iter()
+        .skip(1)
+        .filter(|(_, _, _, bytes)| *bytes > 0)
+        .map(|(_, label, _, bytes)| format!("{} {}", label.to_lowercase(), units::bytes(*bytes)))
+        .collect();
+    let why = if parts.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", parts.join(", "))
+    };
+    format!(
+        "{} committed, {} waste {}{why}",
+        units::bytes(pages.committed_bytes),
+        units::percent(waste, pages.committed_bytes),
+        units::bytes(waste),
+    )
+}
+
+fn syscalls(process: &Process) -> String {
+    let calls = &process.syscalls;
+    format!(
+        "mmap {}, munmap {}, madvise {}, mremap {}, mprotect {}, other {}; {}",
+        units::count(calls.mmap),
+        units::count(calls.munmap),
+        units::count(calls.madvise),
+        units::count(calls.mremap),
+        units::count(calls.mprotect),
+        units::count(calls.other),
+        units::seconds(calls.nanoseconds as f64 / 1e9),
+    )
+}
+
+fn tally(sum: u64, reasons: &std::collections::BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> = reasons
+        .iter()
+        .map(|(reason, number)| {
+            format!(
+                "{} {}",
+                clean(reason).replace('_', " "),
+                units::count(*number)
+            )
+        })
+        .collect();
+    format!("{} ({})", units::count(sum), parts.join(", "))
+}
+
+fn site_block(out: &mut String, report: &Report, number: usize, leak: &Leak) {
+    let owner = words::process_of(report, leak)
+        .map(|p| format!("{}[{}]", clean(&p.name), p.pid))
+        .unwrap_or_default();
+    let _ = writeln!(
+        out,
+        "\n{number:>4}. {} in {}, {}, seen {} ago, thread {}, {owner}, site {}",
+        units::bytes(leak.bytes),
+        units::counted(leak.blocks, "block"),
+        clean(&leak.class),
+        units::seconds(leak.oldest_seconds),
+        clean(&leak.thread),
+        clean(&leak.site),
+    );
+    for frame in &leak.stack {
+        let inlined = if frame.inlined { " (inlined)" } else { "" };
+        let place = words::full_place(frame);
+        let _ = writeln!(
+            out,
+            "        {}{inlined}  {}",
+            clean(&frame.function),
+            clean(&place)
+        );
+    }
+    if let Some(reason) = &leak.incomplete {
+        let _ = writeln!(
+            out,
+            "        (the stack ends {})",
+            clean(words::incomplete(reason))
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::web::fixture;
+
+    // Goal: a reader finds amounts, places, losses; a terminal is safe. Method: the fixture.
+    #[test]
+    fn the_text_says_what_a_reader_needs() {
+        let text = super::report(&fixture::report());
+        for needle in [
+            "zoo (pid 4711, running, 3 min 11 s; exact mode, gpa heap",
+            "worker (pid 4712, killed by SIGKILL",
+            "definite 4.0 KiB in 1 block",
+            "5.6 MiB committed, 44 % waste 2.5 MiB",
+            "node_new (inlined)  /home/ada/zoo/zoo.c:12",
+            "the stack ends at code without unwind tables",
+            "socket full 12",
+            "double free 1",
+        ] {
+            assert!(text.contains(needle), "{needle} not in\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'));
+    }
+}
