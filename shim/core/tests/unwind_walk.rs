@@ -1,12 +1,17 @@
 //! Memo against plain unwind over random walks through a call tree, with every
 //! way to enter and leave a frame, on several threads and coroutines at once.
-#![allow(unsafe_code, reason = "jumps, contexts, timers and hand-made frames")]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "jumps, contexts, timers and hand-made frames"
+)]
 
 mod unwind_support;
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::hint::black_box;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -238,8 +243,8 @@ fn interleaved_coroutines_match() {
     }
     probe().oracle_every = 16;
     let mut order = Walk::new(5, 1);
-    let all = &raw const walks;
-    while unsafe { &*all }.iter().any(|walk| !walk.done()) {
+    let all = walks.as_ptr();
+    while (0..COUNT).any(|n| unsafe { !(*all.add(n)).done() }) {
         let next = order.roll(COUNT as u64) as usize;
         unsafe { libc::swapcontext(contexts.add(COUNT), contexts.add(next)) };
     }
@@ -257,7 +262,7 @@ struct Async {
     bounds: Bounds,
 }
 
-static mut ASYNC: Option<Async> = None;
+static ASYNC: AtomicPtr<Async> = AtomicPtr::new(ptr::null_mut());
 
 extern "C" fn tick(_: c_int) {
     let mut regs = Regs {
@@ -266,7 +271,8 @@ extern "C" fn tick(_: c_int) {
         bp: 0,
     };
     caller_regs(&raw mut regs);
-    let this = unsafe { (*(&raw mut ASYNC)).as_mut().expect("set before the timer") };
+    let this = ASYNC.load(Ordering::Relaxed);
+    let this = unsafe { this.as_mut() }.expect("set before the timer");
     let captured = this.memo.capture(rows(), regs, &mut this.bounds, 1024);
     let mut plain = [0; 1024];
     let (depth, end) = full(rows(), regs, &mut Bounds::default(), &mut plain);
@@ -293,10 +299,11 @@ extern "C" fn tick(_: c_int) {
 #[test]
 fn stacks_interrupted_anywhere_match() {
     unsafe {
-        ASYNC = Some(Async {
+        let own = Box::new(Async {
             memo: Memo::at(zeroed(Memo::BYTES)),
             bounds: Bounds::default(),
         });
+        ASYNC.store(Box::into_raw(own), Ordering::Relaxed);
         let mut action: libc::sigaction = core::mem::zeroed();
         action.sa_sigaction = tick as *const () as usize;
         action.sa_flags = libc::SA_RESTART;

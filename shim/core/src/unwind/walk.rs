@@ -126,7 +126,7 @@ impl Memo {
             if !entered {
                 break End::OutOfBounds;
             }
-            let (next, end) = step(bounds, row, state);
+            let (next, end) = step(bounds, row, state.sp, state.bp);
             if let Err(end) = end {
                 *last = next;
                 break end;
