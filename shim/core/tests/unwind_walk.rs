@@ -187,6 +187,12 @@ fn caught_root(walk: &mut Walk) {
     visit(walk);
 }
 
+/// Captures a thread: more on request, for a long run.
+fn env_captures() -> usize {
+    let wanted = std::env::var("UNWIND_CAPTURES").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(15_000)
+}
+
 // Goal: memo == plain unwind == libgcc, site and hash one to one, over random
 // walks with calls, callbacks, exceptions and jumps.
 #[test]
@@ -194,7 +200,7 @@ fn random_walks_match() {
     let threads: Vec<_> = (1..=4)
         .map(|seed| {
             std::thread::spawn(move || {
-                run(seed, 15_000);
+                run(seed, env_captures());
                 let probe = probe();
                 (probe.captures, probe.hits, probe.reused, probe.shared)
             })
