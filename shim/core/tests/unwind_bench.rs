@@ -1,6 +1,10 @@
 //! What a capture costs. Run by hand:
 //! `cargo test --release -p pageshim-core --test unwind_bench -- --ignored --nocapture`
-#![allow(unsafe_code, reason = "clock reads and hand-made captures")]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "clock reads and hand-made captures"
+)]
 
 mod unwind_support;
 
@@ -102,16 +106,16 @@ fn captures_cost() {
         depth: 0,
         new: 0,
     };
-    for depth in [20] {
+    for depth in [1, 20, 90, 800] {
         chain::<1>(&mut bench, depth, &mut |bench| {
             time("registers only", bench, ROUNDS, |b| {
-                (0..ROUNDS).for_each(|_| b.regs_only())
+                (0..ROUNDS).for_each(|_| b.regs_only());
             });
             time("full, rows hot", bench, ROUNDS / 10, |b| {
-                b.plain(ROUNDS / 10)
+                b.plain(ROUNDS / 10);
             });
             time("memo, same stack", bench, ROUNDS, |b| {
-                (0..ROUNDS).for_each(|_| b.capture())
+                (0..ROUNDS).for_each(|_| b.capture());
             });
             time("memo, 1 new", bench, ROUNDS, |b| {
                 for _ in 0..ROUNDS / 2 {

@@ -1,12 +1,17 @@
 //! Memo against plain unwind over random walks through a call tree, with every
 //! way to enter and leave a frame, on several threads and coroutines at once.
-#![allow(unsafe_code, reason = "jumps, contexts, timers and hand-made frames")]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "jumps, contexts, timers and hand-made frames"
+)]
 
 mod unwind_support;
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::hint::black_box;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -182,6 +187,12 @@ fn caught_root(walk: &mut Walk) {
     visit(walk);
 }
 
+/// Captures a thread: more on request, for a long run.
+fn env_captures() -> usize {
+    let wanted = std::env::var("UNWIND_CAPTURES").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(15_000)
+}
+
 // Goal: memo == plain unwind == libgcc, site and hash one to one, over random
 // walks with calls, callbacks, exceptions and jumps.
 #[test]
@@ -189,7 +200,7 @@ fn random_walks_match() {
     let threads: Vec<_> = (1..=4)
         .map(|seed| {
             std::thread::spawn(move || {
-                run(seed, 15_000);
+                run(seed, env_captures());
                 let probe = probe();
                 (probe.captures, probe.hits, probe.reused, probe.shared)
             })
@@ -238,8 +249,8 @@ fn interleaved_coroutines_match() {
     }
     probe().oracle_every = 16;
     let mut order = Walk::new(5, 1);
-    let all = &raw const walks;
-    while unsafe { &*all }.iter().any(|walk| !walk.done()) {
+    let all = walks.as_ptr();
+    while (0..COUNT).any(|n| unsafe { !(*all.add(n)).done() }) {
         let next = order.roll(COUNT as u64) as usize;
         unsafe { libc::swapcontext(contexts.add(COUNT), contexts.add(next)) };
     }
@@ -257,7 +268,7 @@ struct Async {
     bounds: Bounds,
 }
 
-static mut ASYNC: Option<Async> = None;
+static ASYNC: AtomicPtr<Async> = AtomicPtr::new(ptr::null_mut());
 
 extern "C" fn tick(_: c_int) {
     let mut regs = Regs {
@@ -266,7 +277,8 @@ extern "C" fn tick(_: c_int) {
         bp: 0,
     };
     caller_regs(&raw mut regs);
-    let this = unsafe { (*(&raw mut ASYNC)).as_mut().expect("set before the timer") };
+    let this = ASYNC.load(Ordering::Relaxed);
+    let this = unsafe { this.as_mut() }.expect("set before the timer");
     let captured = this.memo.capture(rows(), regs, &mut this.bounds, 1024);
     let mut plain = [0; 1024];
     let (depth, end) = full(rows(), regs, &mut Bounds::default(), &mut plain);
@@ -293,10 +305,11 @@ extern "C" fn tick(_: c_int) {
 #[test]
 fn stacks_interrupted_anywhere_match() {
     unsafe {
-        ASYNC = Some(Async {
+        let own = Box::new(Async {
             memo: Memo::at(zeroed(Memo::BYTES)),
             bounds: Bounds::default(),
         });
+        ASYNC.store(Box::into_raw(own), Ordering::Relaxed);
         let mut action: libc::sigaction = core::mem::zeroed();
         action.sa_sigaction = tick as *const () as usize;
         action.sa_flags = libc::SA_RESTART;

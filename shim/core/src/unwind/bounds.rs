@@ -36,6 +36,7 @@ const RED_ZONE: u64 = 128;
 const USER_END: u64 = 1 << 47;
 
 /// Readable stack memory of one thread. All zeros is valid: everything is probed.
+/// One per thread; made anew, or [`Self::forget`], when handed to another.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Bounds {

@@ -17,8 +17,12 @@
 //! ```
 //! # Allocation
 //! None, and no locks: `_dl_find_object` is the only call out.
+//! Deepest use of the caller's stack: two KiB, on a row miss (it may be a small
+//! coroutine's or signal's).
 //! # Failure
 //! A stack that cannot be finished says why ([`pageshim_wire::stack::End`]).
+//! Known to end early: lazy binding (`_dl_runtime_resolve` keeps its CFA in rbx),
+//! and code interrupted by a signal while its CFA is in a scratch register.
 
 mod bounds;
 mod cfi;

@@ -47,9 +47,18 @@ pub(crate) struct Step {
     pub(crate) bp_slot: u64,
 }
 
+/// What a step needs of a frame. Handed over as words, not by reference: a walk's
+/// state must stay in registers.
+#[derive(Clone, Copy)]
+struct From {
+    sp: u64,
+    bp: u64,
+}
+
 /// Goes from a frame to its caller. On `Err` the slots read so far are still set.
 #[inline(always)]
-pub(crate) fn step(bounds: &mut Bounds, row: Row, from: Regs) -> (Step, Result<(), End>) {
+pub(crate) fn step(bounds: &mut Bounds, row: Row, sp: u64, bp: u64) -> (Step, Result<(), End>) {
+    let from = From { sp, bp };
     match row.kind() {
         Kind::Sp => finish(bounds, row, from, from.sp.wrapping_add(row.offset()), 0),
         Kind::Bp if from.bp != 0 => {
@@ -58,7 +67,7 @@ pub(crate) fn step(bounds: &mut Bounds, row: Row, from: Regs) -> (Step, Result<(
         _ => {
             // By a pointer of its own: the usual step must stay in registers.
             let mut out = Step::default();
-            let end = step_rare(bounds, row, from, &mut out);
+            let end = step_rare(bounds, row, sp, bp, &mut out);
             (out, end)
         }
     }
@@ -69,7 +78,7 @@ pub(crate) fn step(bounds: &mut Bounds, row: Row, from: Regs) -> (Step, Result<(
 fn finish(
     bounds: &mut Bounds,
     row: Row,
-    from: Regs,
+    from: From,
     sp: u64,
     sp_slot: u64,
 ) -> (Step, Result<(), End>) {
@@ -91,7 +100,7 @@ fn finish(
         // An rbp that cannot be read matters only to a frame that needs it.
         let slot = match row.rule() {
             BpRule::AtCfa => sp.wrapping_add(row.bp_at()),
-            _ => bp_slot_rare(row, from),
+            _ => bp_slot_rare(row, from.bp),
         };
         let word = bounds.read(slot);
         out.bp_slot = if word.is_some() { slot } else { 0 };
@@ -103,16 +112,17 @@ fn finish(
 /// Where rbp is when not beside the CFA; an unreadable place when it is lost.
 #[cold]
 #[inline(never)]
-const fn bp_slot_rare(row: Row, from: Regs) -> u64 {
+const fn bp_slot_rare(row: Row, bp: u64) -> u64 {
     match row.rule() {
-        BpRule::AtBp => from.bp.wrapping_add(row.bp_at()),
+        BpRule::AtBp => bp.wrapping_add(row.bp_at()),
         _ => 1,
     }
 }
 
 #[cold]
 #[inline(never)]
-fn step_rare(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Result<(), End> {
+fn step_rare(bounds: &mut Bounds, row: Row, sp: u64, bp: u64, out: &mut Step) -> Result<(), End> {
+    let from = From { sp, bp };
     out.bp = from.bp;
     match row.kind() {
         Kind::BpDeref => {
@@ -130,7 +140,7 @@ fn step_rare(bounds: &mut Bounds, row: Row, from: Regs, out: &mut Step) -> Resul
     }
 }
 
-fn step_signal(bounds: &mut Bounds, from: Regs, out: &mut Step) -> Result<(), End> {
+fn step_signal(bounds: &mut Bounds, from: From, out: &mut Step) -> Result<(), End> {
     let mut load = |at: i64| {
         let slot = from.sp.wrapping_add_signed(at);
         let word = bounds.read(slot).ok_or(End::OutOfBounds)?;
@@ -152,7 +162,7 @@ fn step_signal(bounds: &mut Bounds, from: Regs, out: &mut Step) -> Result<(), En
 }
 
 /// Code without tables: believe rbp if it can be a frame's.
-fn step_frame_pointer(bounds: &mut Bounds, from: Regs, out: &mut Step) -> Result<(), End> {
+fn step_frame_pointer(bounds: &mut Bounds, from: From, out: &mut Step) -> Result<(), End> {
     if from.bp == 0 {
         return Err(End::Complete); // the ABI's mark of the outermost frame
     }
@@ -191,7 +201,7 @@ pub fn full(rows: &Rows, regs: Regs, bounds: &mut Bounds, out: &mut [u64]) -> (u
             return (depth, End::OutOfBounds);
         }
         let row = rows.row(state.pc, generation, None);
-        let (next, end) = step(bounds, row, state);
+        let (next, end) = step(bounds, row, state.sp, state.bp);
         if let Err(end) = end {
             return (depth, end);
         }
@@ -202,4 +212,99 @@ pub fn full(rows: &Rows, regs: Regs, bounds: &mut Bounds, out: &mut [u64]) -> (u
         };
     }
     (depth, End::DepthLimit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PC: u64 = 0x40_1000;
+
+    /// A stack as an array: its address, bounds over it, and the words set.
+    fn stack(words: &mut [u64; 64], set: &[(usize, u64)]) -> (u64, Bounds) {
+        for &(index, word) in set {
+            words[index] = word;
+        }
+        let at = words.as_ptr().expose_provenance() as u64;
+        let mut bounds = Bounds::new(at, at + 512);
+        assert!(bounds.enter(at));
+        (at, bounds)
+    }
+
+    fn row(kind: Kind, offset: i64, rule: BpRule, at: i64) -> Row {
+        Row::new(kind, offset, rule, at).expect("fits")
+    }
+
+    // Goal: rsp + k with rbp saved beside the return address. Method: literal frame.
+    #[test]
+    fn a_frame_by_rsp() {
+        let mut words = [0; 64];
+        let (at, mut bounds) = stack(&mut words, &[(2, 0x77), (3, PC)]);
+        let (next, end) = step(&mut bounds, row(Kind::Sp, 32, BpRule::AtCfa, -16), at, 5);
+        assert_eq!(end, Ok(()));
+        assert_eq!((next.pc, next.sp, next.bp), (PC, at + 32, 0x77));
+        assert_eq!((next.pc_slot, next.bp_slot), (at + 24, at + 16));
+        let (next, _) = step(&mut bounds, row(Kind::Sp, 32, BpRule::Lost, 0), at, 5);
+        assert_eq!((next.pc, next.bp, next.bp_slot), (PC, 0, 0));
+    }
+
+    // Goal: rbp + k and *(rbp + k). Method: a frame pointer chain; gcc's DRAP frame.
+    #[test]
+    fn frames_by_rbp() {
+        let mut words = [0; 64];
+        let (at, mut bounds) = stack(&mut words, &[(4, 0x99), (5, PC)]);
+        let by_bp = row(Kind::Bp, 16, BpRule::AtCfa, -16);
+        let (next, end) = step(&mut bounds, by_bp, at, at + 32);
+        assert_eq!(
+            (end, next.pc, next.sp, next.bp),
+            (Ok(()), PC, at + 48, 0x99)
+        );
+        assert_eq!(step(&mut bounds, by_bp, at, 0).1, Err(End::BadRule));
+        assert_eq!(
+            step(&mut bounds, by_bp, at, at + 504).1,
+            Err(End::OutOfBounds)
+        );
+        let set = [(7, at + 160), (8, 0x55), (19, PC)];
+        let (at, mut bounds) = stack(&mut words, &set);
+        let realigned = row(Kind::BpDeref, -8, BpRule::AtBp, 0);
+        let (next, end) = step(&mut bounds, realigned, at, at + 64);
+        assert_eq!(
+            (end, next.pc, next.sp, next.bp),
+            (Ok(()), PC, at + 160, 0x55)
+        );
+        assert_eq!((next.sp_slot, next.bp_slot), (at + 56, at + 64));
+    }
+
+    // Goal: a signal frame gives the interrupted registers, exactly. Method: a ucontext.
+    #[test]
+    fn a_signal_frame() {
+        let mut words = [0; 64];
+        let (at, _) = stack(&mut words, &[]);
+        let set = [(15, 0x11), (20, at + 400), (21, PC)];
+        let (at, mut bounds) = stack(&mut words, &set);
+        let (next, end) = step(&mut bounds, Row::of(Kind::Signal), at, 0);
+        assert_eq!(end, Ok(()));
+        assert_eq!((next.pc, next.sp, next.bp), (PC | EXACT_PC, at + 400, 0x11));
+    }
+
+    // Goal: ends say why. Method: one of each.
+    #[test]
+    fn ends_say_why() {
+        let mut words = [0; 64];
+        let (at, mut bounds) = stack(&mut words, &[(0, 0), (1, 12), (2, PC)]);
+        let mut end = |row: Row, bp| step(&mut bounds, row, at, bp).1;
+        let by_sp = |offset| row(Kind::Sp, offset, BpRule::Same, 0);
+        assert_eq!(end(Row::of(Kind::End), 0), Err(End::Complete));
+        assert_eq!(end(by_sp(8), 0), Err(End::Complete), "return address 0");
+        assert_eq!(end(by_sp(16), 0), Err(End::NoTable), "return address 12");
+        assert_eq!(end(by_sp(-8), 0), Err(End::NoProgress));
+        assert_eq!(end(by_sp(0), 0), Err(End::NoProgress));
+        assert_eq!(end(by_sp(520), 0), Err(End::OutOfBounds));
+        assert_eq!(end(by_sp(12), 0), Err(End::OutOfBounds), "not aligned");
+        assert_eq!(end(Row::of(Kind::Bad), 0), Err(End::BadRule));
+        assert_eq!(end(Row::of(Kind::NoTable), 0), Err(End::Complete));
+        assert_eq!(end(Row::of(Kind::NoTable), at + 8), Ok(()));
+        assert_eq!(end(Row::of(Kind::NoTable), at), Err(End::NoTable), "pc 12");
+        assert_eq!(end(Row::NO_GUESS, at + 8), Err(End::NoTable));
+    }
 }

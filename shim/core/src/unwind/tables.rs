@@ -141,18 +141,22 @@ pub(crate) fn row_of(pc: u64) -> (Row, u64) {
 }
 
 impl Module {
-    fn row(&self, pc: u64, lookup: u64) -> Option<Row> {
+    fn tables(&self) -> Option<Tables<'static>> {
         if self.eh_frame_hdr == 0 {
             return None;
         }
         let header = self.bytes(self.eh_frame_hdr)?;
         let frames_at = eh_frame_address(header, self.eh_frame_hdr)?;
-        let tables = Tables {
+        Some(Tables {
             header,
             header_at: self.eh_frame_hdr,
             frames: self.bytes(frames_at)?,
             frames_at,
-        };
+        })
+    }
+
+    fn row(&self, pc: u64, lookup: u64) -> Option<Row> {
+        let tables = self.tables()?;
         // An interrupted stub or assembly routine beside code with tables: its
         // rbp is its caller's, following it would skip that caller.
         let unknown = || (pc == lookup).then_some(Row::NO_GUESS);
@@ -228,3 +232,6 @@ impl Tables<'_> {
         Some(absolute([e[4], e[5], e[6], e[7]]))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,7 +126,7 @@ impl Memo {
             if !entered {
                 break End::OutOfBounds;
             }
-            let (next, end) = step(bounds, row, state);
+            let (next, end) = step(bounds, row, state.sp, state.bp);
             if let Err(end) = end {
                 *last = next;
                 break end;
@@ -269,12 +269,10 @@ impl Memo {
             BpRule::AtBp => frame.bp.wrapping_add(row.bp_at()),
             _ => return,
         };
-        if bounds.holds(slot) {
-            self.check(frame, slot, outer.bp);
-        } else {
-            self.mixed = 1;
-            self.check(frame, slot, outer.bp);
+        if !bounds.holds(slot) || !slot.is_multiple_of(8) {
+            self.mixed = 1; // it could not be read, or not by the active stack
         }
+        self.check(frame, slot, outer.bp);
     }
 
     #[cold]

@@ -2,6 +2,7 @@
 //! frames of every shape, and libgcc's unwinder as the oracle.
 #![allow(
     unsafe_code,
+    clippy::undocumented_unsafe_blocks,
     unreachable_pub,
     dead_code,
     missing_docs,
