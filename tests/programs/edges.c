@@ -75,7 +75,8 @@ static void reallocs(void) {
     for (size_t size = 33; size < 5000000; size = size * 3 / 2) {
         q = realloc(q, size);
         same &= ((char *)q)[0] == 5 && ((char *)q)[32] == 5;
-        ((char *)q)[size - 1] = 9;
+        if (size > 33)
+            ((char *)q)[size - 1] = 9;
     }
     for (size_t size = 5000000; size > 40; size /= 2) {
         q = realloc(q, size);

@@ -189,7 +189,8 @@ fn total<'a>(leaks: impl Iterator<Item = &'a Value>) -> Held {
 /// Function names compare without arguments, namespace or hash: `a::leak(int)` is `leak`.
 fn is_named(frame: &Value, function: &str) -> bool {
     let full = frame["function"].as_str().unwrap_or("");
-    let bare = full.split(['(', '<']).next().unwrap_or(full);
+    let full = full.replace("(anonymous namespace)", "anonymous");
+    let bare = full.split(['(', '<']).next().unwrap_or(&full);
     bare.rsplit("::").any(|part| part == function)
 }
 
@@ -202,7 +203,7 @@ mod tests {
     fn questions_are_answered() {
         let view = View::parse(
             r#"{"schema_version":1,"processes":[{"id":"a","name":"zoo"}],
-                "leaks":[{"process":"a","blocks":2,"bytes":10,"stack":[{"function":"ns::make(int)"},{"function":"main"}]},
+                "leaks":[{"process":"a","blocks":2,"bytes":10,"stack":[{"function":"(anonymous namespace)::make(int)"},{"function":"main"}]},
                          {"process":"a","blocks":1,"bytes":7,"stack":[{"function":"other"},{"function":"main"}]},
                          {"process":"b","blocks":9,"bytes":9,"stack":[{"function":"make"}]}]}"#,
         );

@@ -337,7 +337,7 @@ fn a_static_program() {
 #[test]
 fn a_set_uid_program() {
     let temp = Temp::new();
-    let victim = temp.join("setuid");
+    let victim = temp.join("privileged");
     fs::copy(program("exits.c"), &victim).expect("a copy");
     if is_root() {
         chown(&victim, Some(65534), Some(65534)).expect("root may");

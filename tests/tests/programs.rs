@@ -116,14 +116,14 @@ fn limits() {
         };
         let plain = run(None);
         assert_eq!(plain.stdout, "limits: 0 wrong\n", "{plain:?}");
-        let (temp, daemon) = (Temp::new(), Daemon::start());
+        let temp = Temp::new();
         assert_eq!(
             run(Some(&Preload::new("exact", &temp.join("nobody")))),
             plain,
             "{limits:?}"
         );
         assert_eq!(
-            run(Some(&daemon.preload("exact"))),
+            run(Some(&Daemon::start().preload("exact"))),
             plain,
             "{limits:?}, daemon"
         );
