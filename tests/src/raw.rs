@@ -3,8 +3,9 @@
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pageshim_wire::VERSION;
@@ -138,4 +139,66 @@ pub fn header(token: u64) -> Vec<u8> {
     put(process::word::MODE, process::Mode::Exact as u64);
     put(process::word::SITE_COUNT, 2);
     bytes
+}
+
+/// How a peer that is no daemon behaves towards a shim.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    /// Accepts and never reads, so that the socket fills up.
+    Silent,
+    /// Closes each connection at once.
+    Closing,
+    /// Answers with bytes that are no frame.
+    Garbage,
+    /// Refuses politely, as a daemon of another version would.
+    Refusing,
+}
+
+/// Runs `work` while such a peer listens on `socket`; answers how many connected and what
+/// `work` did.
+///
+/// # Panics
+/// When the socket cannot be bound.
+pub fn beside<T>(peer: Peer, socket: &Path, work: impl FnOnce() -> T) -> (usize, T) {
+    let listener = UnixListener::bind(socket)
+        .unwrap_or_else(|e| panic!("cannot bind {}: {e}", socket.display()));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let accepting = scope.spawn(|| {
+            let mut kept = Vec::new();
+            let mut count = 0;
+            while let Ok((stream, _)) = listener.accept() {
+                if done.load(Ordering::Acquire) {
+                    break;
+                }
+                count += 1;
+                match peer {
+                    Peer::Silent => kept.push(stream),
+                    Peer::Closing => {}
+                    Peer::Garbage => {
+                        send(&stream, &[0xa5; 4096]);
+                        kept.push(stream);
+                    }
+                    Peer::Refusing => {
+                        send(&stream, &frame(Kind::Refused, b"version 2 is spoken here"));
+                    }
+                }
+            }
+            count
+        });
+        let wake = Wake(&done, socket);
+        let result = work();
+        drop(wake);
+        (accepting.join().expect("the peer only accepts"), result)
+    })
+}
+
+/// Ends the accepting thread, also when the work beside it panics.
+struct Wake<'a>(&'a AtomicBool, &'a Path);
+
+impl Drop for Wake<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+        drop(UnixStream::connect(self.1));
+    }
 }

@@ -4,9 +4,10 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pageshim_tests::programs::{program, program_with};
-use pageshim_tests::raw::{self, answers_until_closed, connect, memfd, send, send_with};
+use pageshim_tests::raw::{self, Peer, answers_until_closed, connect, memfd, send, send_with};
 use pageshim_tests::{Daemon, Ended, Job, Outcome, Preload, Temp, is_root, places};
 use pageshim_wire::frame::{HEAD_BYTES, Head, Kind};
 
@@ -263,6 +264,36 @@ fn unusable_sockets() {
             outcome.stderr.lines().count() <= 1,
             "{socket:?}: {outcome:?}"
         );
+    }
+}
+
+// Goal: a daemon that is stuck, broken or of another version costs the program nothing but its
+// profile. Method: four bad peers, exact and trace (which fills the socket), a limit on time.
+#[test]
+fn a_broken_daemon_does_not_hurt_the_program() {
+    let victim = program("zoo.c");
+    let plain = Job::new(&victim).run();
+    for peer in [Peer::Silent, Peer::Closing, Peer::Garbage, Peer::Refusing] {
+        for mode in ["exact", "trace"] {
+            let temp = Temp::new();
+            let socket = temp.join("s");
+            let job = Preload::new(mode, &socket).apply(Job::new(&victim));
+            let job = job.limit(Duration::from_secs(20));
+            let (connections, outcome) = raw::beside(peer, &socket, || job.run());
+            assert_eq!(
+                outcome.stdout, plain.stdout,
+                "{peer:?}, {mode}: {outcome:?}"
+            );
+            assert_eq!(outcome.ended, plain.ended, "{peer:?}, {mode}");
+            assert!(
+                outcome.stderr.lines().count() <= 1,
+                "{peer:?}, {mode}: {outcome:?}"
+            );
+            assert!(
+                (1..100).contains(&connections),
+                "{peer:?}, {mode}: {connections} tries"
+            );
+        }
     }
 }
 
