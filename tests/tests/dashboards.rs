@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use promql_parser::label::{MatchOp, Matchers};
-use promql_parser::parser::{self, Expr};
+use promql_parser::parser::{self, Expr, LabelModifier};
 use serde_json::{Value, json};
 
 /// Every family the daemon exports: name, type, labels with sample values.
@@ -190,6 +190,7 @@ struct Selector {
     matchers: Matchers,
     function: Option<&'static str>,
     range: Option<Duration>,
+    grouped_by: Vec<String>,
 }
 
 /// Replaces what Grafana would: durations here, label variables stay patterns.
@@ -210,7 +211,13 @@ fn selectors(expr: &str) -> Result<Vec<Selector>, String> {
 fn collect(expr: &Expr, function: Option<&'static str>, found: &mut Vec<Selector>) {
     match expr {
         Expr::Aggregate(inner) => {
+            let before = found.len();
             collect(&inner.expr, None, found);
+            if let Some(LabelModifier::Include(by)) = &inner.modifier {
+                for selector in &mut found[before..] {
+                    selector.grouped_by.extend(by.labels.iter().cloned());
+                }
+            }
             if let Some(param) = &inner.param {
                 collect(param, None, found);
             }
@@ -232,12 +239,14 @@ fn collect(expr: &Expr, function: Option<&'static str>, found: &mut Vec<Selector
             matchers: selector.matchers.clone(),
             function,
             range: None,
+            grouped_by: Vec::new(),
         }),
         Expr::MatrixSelector(selector) => found.push(Selector {
             name: selector.vs.name.clone().unwrap_or_default(),
             matchers: selector.vs.matchers.clone(),
             function,
             range: Some(selector.range),
+            grouped_by: Vec::new(),
         }),
         Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
     }
@@ -284,9 +293,10 @@ fn lint_expression(expr: &str) -> Vec<String> {
         if labels.contains(&"process") && !selects(&selector.matchers, "process") {
             faults.push(format!("{name} lacks process=~\"$process\""));
         }
-        for matcher in &selector.matchers.matchers {
-            if !labels.contains(&matcher.name.as_str()) {
-                faults.push(format!("{name} has no label {}", matcher.name));
+        let matched = selector.matchers.matchers.iter().map(|it| &it.name);
+        for label in matched.chain(&selector.grouped_by) {
+            if !labels.contains(&label.as_str()) {
+                faults.push(format!("{name} has no label {label}"));
             }
         }
         faults.extend(lint_counter(&selector));
@@ -492,6 +502,12 @@ fn lint_panel(panel: &Value) -> Vec<String> {
         if target["datasource"]["uid"] != "$datasource" || text(target, "legendFormat").is_empty() {
             faults.push(format!("datasource or legendFormat missing: {expr}"));
         }
+        for part in text(target, "legendFormat").split("{{").skip(1) {
+            let label = part.split("}}").next().unwrap_or_default();
+            if !expr.contains(label) {
+                faults.push(format!("legend names {label}, not kept by {expr}"));
+            }
+        }
         let found = lint_expression(expr).into_iter();
         faults.extend(found.map(|fault| format!("{fault}: {expr}")));
     }
@@ -641,6 +657,11 @@ fn lint_notices_each_fault() {
         ("/panels/1/targets", json!([]), "has no target"),
         (
             "/panels/1/targets/0/legendFormat",
+            json!("{{kind}}"),
+            "legend names kind",
+        ),
+        (
+            "/panels/1/targets/0/legendFormat",
             json!(""),
             "legendFormat missing",
         ),
@@ -661,6 +682,10 @@ fn lint_notices_each_fault() {
         ("pageshim_scrape_seconds", "lacks job"),
         ("pageshim_scrape_seconds{job=~\"$job\"}", "lacks instance"),
         ("pageshim_threads{JI}", "lacks process"),
+        (
+            "sum by (kind) (pageshim_scrape_seconds{JI})",
+            "no label kind",
+        ),
         ("pageshim_scrape_seconds{JI, pid=\"1\"}", "no label pid"),
         ("sum(process_cpu_seconds_total{JI})", "counter outside rate"),
         (
