@@ -202,7 +202,10 @@ pub(crate) fn send(kind: Kind, payload: &[u8]) -> bool {
         return link.send(kind, payload, None);
     }
     drop(link);
-    STATE.count_drop(Dropped::NoDaemon);
+    // Everything but trace events is in the state as well and reaches a late daemon.
+    if kind == Kind::Batch {
+        STATE.count_drop(Dropped::NoDaemon);
+    }
     false
 }
 
