@@ -26,6 +26,7 @@ use crate::web::words;
 const SETTLE: Duration = Duration::from_secs(2);
 /// A signal within this time of the command's end is the one that ended it.
 const GRACE: Duration = Duration::from_millis(250);
+const TOP_SITES: usize = 3;
 const KEEP_EXITED: usize = 10_000;
 
 enum End {
@@ -162,9 +163,10 @@ async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Op
         })
         .await;
     if !plan.options.quiet {
+        // By id: an image the command replaced by exec has the same pid.
         let top = Filter {
-            process: Some(pid.to_string()),
-            limit: Some(3),
+            process: summary::image(&overview, pid).map(|image| image.id.clone()),
+            limit: Some(TOP_SITES),
             ..Filter::default()
         };
         let top = hub.report(&top).await;
