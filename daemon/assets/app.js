@@ -42,6 +42,7 @@ function refreshToggle() {
   const apply = () => {
     clearInterval(timer);
     if (seconds > 0) timer = setInterval(() => reload().catch(() => {}), seconds * 1000);
+    button.textContent = `Refresh every ${seconds || 5} s`;
     button.setAttribute("aria-pressed", String(seconds > 0));
   };
   button.hidden = false;

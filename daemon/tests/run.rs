@@ -142,6 +142,31 @@ fn signals_are_passed_on_or_outlived() {
     );
 }
 
+// Goal: Ctrl-C ends the command and keeps the summary. Method: SIGINT to the whole group.
+#[test]
+fn an_interrupt_of_the_group_keeps_the_summary() {
+    use std::os::unix::process::CommandExt;
+    let scratch = Scratch::new("group");
+    let mut command = scratch.command(&["run", "--", "sh", "-c", "echo up; exec sleep 60"]);
+    let command = command
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped"))
+        .read_line(&mut line)
+        .expect("a line");
+    let group = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a pid");
+    rustix::process::kill_process_group(group, Signal::INT).expect("our group");
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.signal(), Some(2));
+    assert!(stderr(&output).contains("capture"), "{}", stderr(&output));
+}
+
 // Goal: streams and environment are the command's. Method: cat, env, and our words on standard error only.
 #[test]
 fn streams_and_environment_are_the_commands() {

@@ -93,7 +93,7 @@ async fn serve(options: &Options) -> Result<(), String> {
         .as_deref()
         .map(http::token)
         .transpose()?;
-    let mut signals = Signals::new().map_err(|error| format!("no signal handlers: {error}"))?;
+    let mut signals = Signals::all().map_err(|error| format!("no signal handlers: {error}"))?;
     let exposed = config.token.is_none();
     let hub = Hub::start(HubConfig {
         socket: socket.clone(),

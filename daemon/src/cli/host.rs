@@ -24,6 +24,9 @@ use crate::web::words;
 
 /// How long the last bytes of the command and its forks may take to arrive.
 const SETTLE: Duration = Duration::from_secs(2);
+/// A signal within this time of the command's end is the one that ended it.
+const GRACE: Duration = Duration::from_millis(250);
+const TOP_SITES: usize = 3;
 const KEEP_EXITED: usize = 10_000;
 
 enum End {
@@ -74,7 +77,8 @@ async fn host(plan: &Plan<'_>, named: Option<PathBuf>) -> Result<End, String> {
     let config = http::Config::new(listen, plan.library.clone(), socket.clone());
     let server = http::Server::start(hub.clone(), config).await?;
     let _url = client_url(&socket, &server.url);
-    let mut signals = Signals::new().map_err(|error| format!("no signal handlers: {error}"))?;
+    let mut signals =
+        Signals::beside_child().map_err(|error| format!("no signal handlers: {error}"))?;
     let mut child = tokio::process::Command::from(plan.command(&socket))
         .spawn()
         .map_err(|error| {
@@ -92,31 +96,21 @@ async fn host(plan: &Plan<'_>, named: Option<PathBuf>) -> Result<End, String> {
         ));
     }
     let status = wait(&mut child, pid, &mut signals).await?;
-    hub.note_exit(
-        pid,
-        Exit {
-            code: status.code(),
-            signal: status.signal(),
-        },
-    );
-    let code = tokio::select! {
-        code = finish(plan, &hub, pid, &status) => code,
-        signal = signals.next() => {
+    let (code, signal) = (status.code(), status.signal());
+    hub.note_exit(pid, Exit { code, signal });
+    let changed = tokio::select! {
+        changed = finish(plan, &hub, pid, &status) => changed,
+        signal = impatience(&mut signals) => {
             print::say(&format!("{}: stopped before the summary", words::signal_name(signal)));
             None
         }
     };
     server.stop(Duration::ZERO).await;
     hub.shutdown();
-    Ok(match (status.signal(), code) {
-        (Some(signal), _) => End::Signal(signal),
-        (None, Some(code)) => End::Code(code),
-        (None, None) => End::Code(
-            status
-                .code()
-                .and_then(|code| u8::try_from(code).ok())
-                .unwrap_or(FAILED),
-        ),
+    let own = || code.and_then(|code| u8::try_from(code).ok());
+    Ok(match signal {
+        Some(signal) => End::Signal(signal),
+        None => End::Code(changed.or_else(own).unwrap_or(FAILED)),
     })
 }
 
@@ -146,6 +140,18 @@ async fn wait(
     }
 }
 
+/// A signal that came after the command's end. The one that ended both the command
+/// and, a moment later, reached us is not meant to cost the summary.
+async fn impatience(signals: &mut Signals) -> i32 {
+    let end = tokio::time::Instant::now();
+    loop {
+        let signal = signals.next().await;
+        if end.elapsed() > GRACE {
+            return signal;
+        }
+    }
+}
+
 /// Summary, capture, findings; the exit code when they change it.
 async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Option<u8> {
     hub.settle(pid, SETTLE).await;
@@ -157,9 +163,10 @@ async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Op
         })
         .await;
     if !plan.options.quiet {
+        // By id: an image the command replaced by exec has the same pid.
         let top = Filter {
-            process: Some(pid.to_string()),
-            limit: Some(3),
+            process: summary::image(&overview, pid).map(|image| image.id.clone()),
+            limit: Some(TOP_SITES),
             ..Filter::default()
         };
         let top = hub.report(&top).await;

@@ -16,9 +16,17 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Sets the handlers. Must be called inside a tokio runtime.
-    pub(crate) fn new() -> std::io::Result<Self> {
-        let ignored = ignored();
+    /// For `run`: what is ignored stays ignored. Must be called inside a tokio runtime.
+    pub(crate) fn beside_child() -> std::io::Result<Self> {
+        Self::except(ignored())
+    }
+
+    /// For `daemon`, which has no child: a signal somebody sends is meant for it, `&` or not.
+    pub(crate) fn all() -> std::io::Result<Self> {
+        Self::except(0)
+    }
+
+    fn except(ignored: u64) -> std::io::Result<Self> {
         let handler = |kind: SignalKind| {
             let bit = 1u64 << (kind.as_raw_value() - 1);
             if ignored & bit != 0 {

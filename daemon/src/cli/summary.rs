@@ -9,7 +9,7 @@ use crate::web::units;
 use crate::web::words::{self, clean};
 
 /// The last image of `pid`: what it was when it ended. Images come newest first.
-fn image(overview: &Report, pid: u32) -> Option<&Process> {
+pub(crate) fn image(overview: &Report, pid: u32) -> Option<&Process> {
     overview.processes.iter().find(|process| process.pid == pid)
 }
 

@@ -48,6 +48,9 @@ pub(crate) fn seconds(seconds: f64) -> String {
     if seconds < 1e-3 {
         return format!("{:.0} µs", seconds * 1e6);
     }
+    if seconds < 0.01 {
+        return format!("{:.1} ms", seconds * 1e3);
+    }
     if seconds < 1.0 {
         return format!("{:.0} ms", seconds * 1e3);
     }
@@ -127,6 +130,7 @@ mod tests {
         assert_eq!(counted(1, "block"), "1 block");
         assert_eq!(counted(1000, "block"), "1,000 blocks");
         assert_eq!(seconds(0.0131), "13 ms");
+        assert_eq!(seconds(0.00126), "1.3 ms");
         assert_eq!(seconds(200.0), "3 min 20 s");
         assert_eq!(seconds(90_000.0), "1 d 1 h");
         assert_eq!(seconds(f64::NAN), "unknown");
