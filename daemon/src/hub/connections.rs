@@ -82,8 +82,7 @@ async fn serve(inner: Arc<Inner>, mut stream: UnixStream) {
     let arrived = arrive(&inner, &mut stream, open).await;
     inner.greeting.fetch_sub(1, Ordering::AcqRel);
     if let Some((record, generation, frames)) = arrived {
-        let pidfd = procfs::pidfd(record.peer_pid)
-            .and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE).ok());
+        let pidfd = watch(record.peer_pid);
         let read = read_frames(&inner, &record, &mut stream, frames, pidfd.as_ref()).await;
         if let Err(refusal) = read {
             inner.errors.count(refusal.reason(), &refusal.to_string());
@@ -131,12 +130,8 @@ async fn register(
     start_clock(inner, &record, state);
     let older = registry::lock(inner).replaced_by(&record);
     for image in older {
-        finish(
-            inner,
-            &image,
-            End::now(State::Exited, Exit::default(), true),
-        )
-        .await;
+        let exec = End::now(State::Exited, Exit::default(), true);
+        finish(inner, &image, exec, None).await;
     }
     if welcome(stream).await.is_err() {
         tracing::debug!(pid = record.pid, "left before its welcome");
@@ -196,6 +191,15 @@ async fn read_frames(
     }
 }
 
+/// A handle on the end of a process.
+#[expect(
+    deprecated,
+    reason = "an OwnedFd keeps its number while it is owned, which is all the unsafe successor asks for"
+)]
+fn watch(pid: u32) -> Option<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(procfs::pidfd(pid)?, Interest::READABLE).ok()
+}
+
 /// Returns when the process has ended; never without a pidfd.
 async fn ended(pidfd: Option<&AsyncFd<OwnedFd>>) {
     match pidfd {
@@ -218,44 +222,37 @@ async fn lost(
         return;
     }
     inner.clock.remove(record.token);
+    if let Some(end) = end_of(record, generation, pidfd).await {
+        finish(inner, record, end, Some(generation)).await;
+    }
+}
+
+/// How the process ended, waiting for that if need be; `None` when it has
+/// connected again.
+async fn end_of(record: &Record, generation: u64, pidfd: Option<&AsyncFd<OwnedFd>>) -> Option<End> {
     if let Some(end) = own_word(record) {
-        return finish(inner, record, end).await;
+        return Some(end);
     }
     let wait = if pidfd.is_some() { GRACE } else { GRACE_BLIND };
     let gone = tokio::select! {
         () = ended(pidfd) => true,
         () = tokio::time::sleep(wait) => pidfd.is_none(),
-        () = replaced(record, generation) => return,
+        () = replaced(record, generation) => return None,
     };
     if !gone {
-        let heap = (
-            record.header(word::HEAP_BASE),
-            record.header(word::HEAP_RESERVED),
-        );
-        if let (Some(base), Some(bytes)) = heap
-            && !procfs::has_heap(record.peer_pid, base, bytes)
-        {
-            return finish(
-                inner,
-                record,
-                End::now(State::Exited, Exit::default(), true),
-            )
-            .await;
+        let base = record.header(word::HEAP_BASE).unwrap_or(0);
+        if !procfs::has_heap(record.peer_pid, base) {
+            return Some(End::now(State::Exited, Exit::default(), true));
         }
         // Alive without a connection: it closed ours, and may come back.
         record.active.store(false, Ordering::Release);
         tokio::select! {
             () = ended(pidfd) => {}
-            () = replaced(record, generation) => return,
+            () = replaced(record, generation) => return None,
         }
     }
-    let end = own_word(record);
-    finish(
-        inner,
-        record,
-        end.unwrap_or_else(|| End::now(State::Killed, Exit::default(), false)),
-    )
-    .await;
+    let killed = || End::now(State::Killed, Exit::default(), false);
+    Some(own_word(record).unwrap_or_else(killed))
 }
 
 /// Returns when the connection is not the process's latest any more.
@@ -285,19 +282,21 @@ fn own_word(record: &Record) -> Option<End> {
 }
 
 /// Takes the final look, off this thread and a few at a time.
-async fn finish(inner: &Inner, record: &Arc<Record>, end: End) {
-    inner.clock.remove(record.token);
+async fn finish(inner: &Inner, record: &Arc<Record>, end: End, generation: Option<u64>) {
     let _turn = inner.finals.acquire().await;
     let finishing = Arc::clone(record);
-    let finished = tokio::task::spawn_blocking(move || finishing.finish(end)).await;
-    if matches!(finished, Ok(true)) {
-        let mut registry = registry::lock(inner);
-        if !end.exec
-            && let Some(exit) = registry.take_note(record)
-        {
-            record.amend(exit);
-        }
-        registry.fold(inner.config.keep_exited);
+    let finished = tokio::task::spawn_blocking(move || finishing.finish(end, generation)).await;
+    if !matches!(finished, Ok(true)) {
+        return;
     }
+    inner.clock.remove(record.token);
+    let mut registry = registry::lock(inner);
+    if !end.exec
+        && let Some(exit) = registry.take_note(record)
+    {
+        record.amend(exit);
+    }
+    registry.fold(inner.config.keep_exited);
+    drop(registry);
     record.active.store(false, Ordering::Release);
 }

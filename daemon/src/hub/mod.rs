@@ -44,18 +44,8 @@ pub use crate::ingest::socket::HubError;
 pub struct HubConfig {
     /// Where processes connect.
     pub socket: PathBuf,
-    /// Ended processes kept in detail; older ones are in totals only.
+    /// Ended processes kept in detail (200 is a good number); older ones are in totals only.
     pub keep_exited: usize,
-}
-
-impl HubConfig {
-    /// A hub at `socket` with the default of 200 ended processes.
-    pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self {
-            socket: socket.into(),
-            keep_exited: 200,
-        }
-    }
 }
 
 /// The heart; clones are handles to the same one.

@@ -28,8 +28,10 @@ struct Host {
 impl Host {
     async fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("pageshim-hub-{name}-{}", std::process::id()));
-        let mut config = HubConfig::new(dir.join("s.sock"));
-        config.keep_exited = 2;
+        let config = HubConfig {
+            socket: dir.join("s.sock"),
+            keep_exited: 2,
+        };
         let hub = Hub::start(config).await.expect("a fresh place");
         Self { hub, dir }
     }
