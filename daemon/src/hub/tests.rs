@@ -563,3 +563,63 @@ async fn settle_and_shutdown_return() {
     host.hub.shutdown();
     assert!(!host.hub.ready() && !host.dir.join("s.sock").exists());
 }
+
+// Goal: a daemon that died loses nothing. Method: a second hub takes the dead one's
+// socket over, the client hands over the same memfd.
+#[tokio::test]
+async fn a_new_daemon_has_the_whole_history() {
+    let host = Host::new("restart").await;
+    let fd = good(0x21, 95, "zoo");
+    let mut client = host.client().await;
+    client.hello(0x21, 95, &fd).await;
+    // Not a shutdown: the socket's file stays, as after a kill.
+    host.hub.inner.stop.notify_one();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let config = HubConfig {
+        socket: host.dir.join("s.sock"),
+        keep_exited: 2,
+    };
+    let hub = Hub::start(config).await.expect("the socket is stale");
+    let second = Host {
+        hub,
+        dir: host.dir.clone(),
+    };
+    let mut client = second.client().await;
+    assert_eq!(client.hello(0x21, 95, &fd).await.0, Kind::Welcome);
+    let process = second.process(0x21, |_| true).await;
+    assert_eq!((process.total.bytes, process.freed.bytes), (90, 30));
+    assert!(process.seconds >= 5.0);
+}
+
+// Goal: random bytes on many connections hurt nobody. Method: a hundred at once,
+// some behind a sound hello, beside a good client.
+#[tokio::test]
+async fn random_streams_are_survived() {
+    let host = Host::new("random").await;
+    let fd = good(0x31, 96, "zoo");
+    let mut kept = host.client().await;
+    kept.hello(0x31, 96, &fd).await;
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..100u64 {
+        let mut bytes = Vec::new();
+        for _ in 0..64 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            bytes.extend(seed.to_le_bytes());
+        }
+        let mut client = host.client().await;
+        if round % 4 == 0 {
+            let token = 0x4000 + round;
+            let fd = good(token, 200 + round as u32, "noise");
+            client.hello(token, 200 + round as u32, &fd).await;
+        }
+        let _ = client.0.write_all(&bytes).await;
+    }
+    let process = host.process(0x31, |_| true).await;
+    assert_eq!((process.state, process.live.bytes), (State::Running, 60));
+    let refused = host
+        .metric("pageshim_decode_errors_total{reason=\"version\"}")
+        .await;
+    assert!(refused.is_some_and(|count| count >= 75.0), "{refused:?}");
+}
