@@ -32,6 +32,8 @@ mod reports;
 mod settle;
 
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
