@@ -54,6 +54,11 @@ impl Book {
 
     /// The `most` live sites of at least `min_bytes`, as of the last look.
     pub fn live(&self, view: &dyn View, min_bytes: u64, most: usize) -> Vec<Lead> {
+        self.top_live(view, min_bytes, most).finish()
+    }
+
+    /// The same before it is sorted, with what was offered to it.
+    pub fn top_live(&self, view: &dyn View, min_bytes: u64, most: usize) -> Top {
         let mut top = Top::new(Rank::Live, most);
         each_site(view, &self.layout, self.counts, |site, sums| {
             let live = sums.live();
@@ -61,7 +66,7 @@ impl Book {
                 top.offer(site, sums);
             }
         });
-        top.finish()
+        top
     }
 
     /// The `most` sites by all bytes they ever allocated.

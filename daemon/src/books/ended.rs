@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use super::book::Book;
 use super::leaks::{Detail, Lead};
 use super::modules::Modules;
+use super::report::Amount;
 use super::stacks::{Node, Stacks};
+use super::threads::plus;
 use super::view::View;
 
 /// Most live sites kept of one ended process.
@@ -35,6 +37,7 @@ pub struct Ended {
     modules: Modules,
     names: Vec<String>,
     live: usize,
+    unlisted: Amount,
     by_site: Vec<u32>,
 }
 
@@ -42,8 +45,16 @@ impl Ended {
     /// Takes from `book` what is worth keeping.
     pub fn of(book: &mut Book, view: &dyn View) -> Self {
         book.decode(view);
-        let mut leads = book.live(view, 0, SITES_MAX);
+        Self::bounded(book, view, SITES_MAX)
+    }
+
+    fn bounded(book: &Book, view: &dyn View, most: usize) -> Self {
+        let top = book.top_live(view, 0, most);
+        let offered = top.offered();
+        let mut leads = top.finish();
         let live = leads.len();
+        let kept = leads.iter().map(|lead| lead.sums.live());
+        let kept = kept.fold(Amount::default(), plus);
         let known: HashSet<u32> = leads.iter().map(|lead| lead.site).collect();
         let largest = book.largest(view, LARGEST).into_iter();
         leads.extend(largest.filter(|lead| !known.contains(&lead.site)));
@@ -53,6 +64,10 @@ impl Ended {
             modules: book.modules().clone(),
             names: Vec::new(),
             live,
+            unlisted: Amount {
+                bytes: offered.bytes.saturating_sub(kept.bytes),
+                blocks: offered.blocks.saturating_sub(kept.blocks),
+            },
             by_site: Vec::new(),
         };
         for lead in leads {
@@ -131,6 +146,11 @@ impl Ended {
         &self.modules
     }
 
+    /// Live blocks of sites that were not kept.
+    pub const fn unlisted(&self) -> Amount {
+        self.unlisted
+    }
+
     /// Sites kept: what the daemon's budget counts.
     pub fn len(&self) -> usize {
         self.sites.len()
@@ -161,7 +181,13 @@ mod tests {
         for lead in ended.largest(9) {
             assert_eq!(ended.details(&[lead]), [book.detail(&view, lead.site)]);
         }
-        assert_eq!(ended.len(), 2);
+        assert_eq!((ended.len(), ended.unlisted()), (2, Amount::default()));
+        let none = Ended::bounded(&book, &view, 0);
+        let all = Amount {
+            bytes: 40,
+            blocks: 4,
+        };
+        assert_eq!((none.live(0, 9).len(), none.unlisted()), (0, all));
         assert!(ended.live(41, 9).is_empty());
     }
 }

@@ -3,9 +3,10 @@
 use pageshim_wire::process::{SITE_OVERFLOW, SITE_UNKNOWN};
 use pageshim_wire::stack::End;
 
-use super::report::{Frame, Leak};
+use super::report::{Amount, Frame, Leak};
 use super::sites::SiteSums;
 use super::summary::age;
+use super::threads::plus;
 
 /// A site and its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,21 +57,35 @@ pub struct Top {
     rank: Rank,
     most: usize,
     leads: Vec<Lead>,
+    offered: Amount,
 }
 
 impl Top {
     /// Keeps `most` by `rank`.
     pub const fn new(rank: Rank, most: usize) -> Self {
-        let leads = Vec::new();
-        Self { rank, most, leads }
+        Self {
+            rank,
+            most,
+            leads: Vec::new(),
+            offered: Amount {
+                bytes: 0,
+                blocks: 0,
+            },
+        }
     }
 
     /// Considers a site.
     pub fn offer(&mut self, site: u32, sums: &SiteSums) {
+        self.offered = plus(self.offered, sums.live());
         self.leads.push(Lead { site, sums: *sums });
         if self.leads.len() >= self.most.saturating_mul(2).max(64) {
             self.cut();
         }
+    }
+
+    /// Live blocks of all sites offered.
+    pub const fn offered(&self) -> Amount {
+        self.offered
     }
 
     /// The leads kept, highest first, ties by site id.
@@ -144,7 +159,6 @@ pub fn leak(process: &str, seconds: f64, lead: &Lead, detail: Detail, stack: Vec
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Amount;
     use super::*;
 
     // Goal: the highest are kept whatever the order. Method: 1,000 offers, 10 kept, ties by id.

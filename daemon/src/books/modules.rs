@@ -82,6 +82,7 @@ impl Modules {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.list.len()
     }

@@ -142,6 +142,10 @@ pub struct Process {
     pub misuse: BTreeMap<String, u64>,
     /// Distinct stacks seen.
     pub sites: u64,
+    /// Live blocks of sites that are not listed: of an ended process only the
+    /// largest 50,000 sites are kept.
+    #[serde(default)]
+    pub unlisted: Amount,
     /// Threads now and ever.
     pub threads: Threads,
     /// Id of the process it was forked from.

@@ -116,6 +116,7 @@ impl Stacks {
     }
 
     /// Nodes so far.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.counters.len()
     }
@@ -337,7 +338,7 @@ mod tests {
         state.stack(6, &[8], (7, 1));
         state.stack(7, &[8], (6, 1));
         state.stack(8, &[8], (0, 1));
-        state.site_entry(9, 77, u64::MAX & !7);
+        state.site_entry(9, 77, !7);
         state.site_entry(10, 77, state.layout.log_bytes - 8);
         let stacks = decoded(&state, u64::MAX);
         for site in [3, 5, 6, 7, 8, 9, 10, 4_000_000] {

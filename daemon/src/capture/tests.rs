@@ -62,7 +62,7 @@ fn every_prefix_opens() {
         fs::write(&cut, &bytes[..len]).expect("writable");
         let opened = open(&cut).expect("prefixes open");
         let found = opened.report.leaks.len();
-        assert!(found >= last && found % 10 == 0);
+        assert!(found >= last && found.is_multiple_of(10));
         last = found;
         let note = opened.note.expect("something is missing");
         assert!(note.starts_with("truncated: "), "{note}");

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pageshim_wire::frame::{KINDS, Kind};
-use pageshim_wire::process::word;
+use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::endings::{ended, finish, lost, watch};
 use super::record::{End, Record};
-use super::{Inner, procfs, registry};
+use super::{Inner, registry};
 use crate::books::report::{Exit, State};
 use crate::ingest::frames::{Frames, check, count_batch};
 use crate::ingest::handshake::{refuse, welcome};
@@ -23,11 +23,6 @@ use crate::ingest::{Refusal, SharedState, greet, refusal};
 const OPEN_MAX: usize = 4096;
 /// How long frames may still come after the process was seen to end.
 const DRAIN: Duration = Duration::from_millis(20);
-/// How long a process that closed its connection is waited for before `settle`
-/// stops counting it, and before it is taken for dead where the kernel has no pidfd.
-const GRACE: Duration = Duration::from_millis(200);
-const GRACE_BLIND: Duration = Duration::from_secs(2);
-
 /// Refusals and broken streams by reason; each reason is logged once.
 #[derive(Debug, Default)]
 pub struct Errors(Mutex<BTreeMap<&'static str, u64>>);
@@ -82,8 +77,7 @@ async fn serve(inner: Arc<Inner>, mut stream: UnixStream) {
     let arrived = arrive(&inner, &mut stream, open).await;
     inner.greeting.fetch_sub(1, Ordering::AcqRel);
     if let Some((record, generation, frames)) = arrived {
-        let pidfd = procfs::pidfd(record.peer_pid)
-            .and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE).ok());
+        let pidfd = watch(record.peer_pid);
         let read = read_frames(&inner, &record, &mut stream, frames, pidfd.as_ref()).await;
         if let Err(refusal) = read {
             inner.errors.count(refusal.reason(), &refusal.to_string());
@@ -131,12 +125,8 @@ async fn register(
     start_clock(inner, &record, state);
     let older = registry::lock(inner).replaced_by(&record);
     for image in older {
-        finish(
-            inner,
-            &image,
-            End::now(State::Exited, Exit::default(), true),
-        )
-        .await;
+        let exec = End::now(State::Exited, Exit::default(), true);
+        finish(inner, &image, exec, None).await;
     }
     if welcome(stream).await.is_err() {
         tracing::debug!(pid = record.pid, "left before its welcome");
@@ -194,110 +184,4 @@ async fn read_frames(
             _ => return Ok(()),
         }
     }
-}
-
-/// Returns when the process has ended; never without a pidfd.
-async fn ended(pidfd: Option<&AsyncFd<OwnedFd>>) {
-    match pidfd {
-        Some(pidfd) => {
-            // An error means the handle is of no use any more: as good as gone.
-            let _ = pidfd.readable().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// The connection is over: finds out what that means for the process.
-async fn lost(
-    inner: &Inner,
-    record: &Arc<Record>,
-    generation: u64,
-    pidfd: Option<&AsyncFd<OwnedFd>>,
-) {
-    if !record.is_current(generation) {
-        return;
-    }
-    inner.clock.remove(record.token);
-    if let Some(end) = own_word(record) {
-        return finish(inner, record, end).await;
-    }
-    let wait = if pidfd.is_some() { GRACE } else { GRACE_BLIND };
-    let gone = tokio::select! {
-        () = ended(pidfd) => true,
-        () = tokio::time::sleep(wait) => pidfd.is_none(),
-        () = replaced(record, generation) => return,
-    };
-    if !gone {
-        let heap = (
-            record.header(word::HEAP_BASE),
-            record.header(word::HEAP_RESERVED),
-        );
-        if let (Some(base), Some(bytes)) = heap
-            && !procfs::has_heap(record.peer_pid, base, bytes)
-        {
-            return finish(
-                inner,
-                record,
-                End::now(State::Exited, Exit::default(), true),
-            )
-            .await;
-        }
-        // Alive without a connection: it closed ours, and may come back.
-        record.active.store(false, Ordering::Release);
-        tokio::select! {
-            () = ended(pidfd) => {}
-            () = replaced(record, generation) => return,
-        }
-    }
-    let end = own_word(record);
-    finish(
-        inner,
-        record,
-        end.unwrap_or_else(|| End::now(State::Killed, Exit::default(), false)),
-    )
-    .await;
-}
-
-/// Returns when the connection is not the process's latest any more.
-async fn replaced(record: &Record, generation: u64) {
-    loop {
-        let changed = record.changed.notified();
-        if !record.is_current(generation) {
-            return;
-        }
-        // A change between the check and the wait is caught by the next look.
-        let _ = tokio::time::timeout(Duration::from_secs(1), changed).await;
-    }
-}
-
-/// What the process itself left in its state about its end.
-fn own_word(record: &Record) -> Option<End> {
-    let status = record.header(word::EXIT_STATUS).unwrap_or(0);
-    match record.header(word::EXIT_STATE)? {
-        1 => {
-            let code = Some((status & 0xff) as i32);
-            let exit = Exit { code, signal: None };
-            Some(End::now(State::Exited, exit, false))
-        }
-        2 => Some(End::now(State::Exited, Exit::default(), true)),
-        _ => None,
-    }
-}
-
-/// Takes the final look, off this thread and a few at a time.
-async fn finish(inner: &Inner, record: &Arc<Record>, end: End) {
-    inner.clock.remove(record.token);
-    let _turn = inner.finals.acquire().await;
-    let finishing = Arc::clone(record);
-    let finished = tokio::task::spawn_blocking(move || finishing.finish(end)).await;
-    if matches!(finished, Ok(true)) {
-        let mut registry = registry::lock(inner);
-        if !end.exec
-            && let Some(exit) = registry.take_note(record)
-        {
-            record.amend(exit);
-        }
-        registry.fold(inner.config.keep_exited);
-    }
-    record.active.store(false, Ordering::Release);
 }

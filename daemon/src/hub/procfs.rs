@@ -22,7 +22,8 @@ fn sum(smaps: &str, base: u64, end: u64) -> Option<u64> {
             let number = rss.trim().trim_end_matches(" kB").parse().unwrap_or(0);
             kib = kib.saturating_add(if inside { number } else { 0 });
         } else if let Some((from, to)) = range(line) {
-            inside = from >= base && to <= end;
+            // The kernel may have merged ours with a neighbour: any overlap counts.
+            inside = from < end && to > base;
             found |= inside;
         }
     }
@@ -36,16 +37,22 @@ fn range(line: &str) -> Option<(u64, u64)> {
     Some((hex(from)?, hex(to)?))
 }
 
-/// Whether a process still has anything mapped in its heap's reserve. False
-/// only when the kernel shows its mappings and none is there: it has called exec.
-pub fn has_heap(pid: u32, base: u64, bytes: u64) -> bool {
+/// Whether a process still has its heap: anonymous memory at the base of the
+/// reserve. False only when the kernel shows its mappings and that is not among
+/// them: it has called exec.
+pub fn has_heap(pid: u32, base: u64) -> bool {
     let Ok(maps) = std::fs::read(format!("/proc/{pid}/maps")) else {
         return true;
     };
-    let end = base.saturating_add(bytes);
     let maps = String::from_utf8_lossy(&maps);
-    let inside = |(from, to)| from >= base && to <= end;
-    base == 0 || maps.is_empty() || maps.lines().filter_map(range).any(inside)
+    base == 0 || maps.is_empty() || maps.lines().any(|line| is_anonymous_at(line, base))
+}
+
+/// Whether a line of `maps` is anonymous memory that holds `address`.
+fn is_anonymous_at(line: &str, address: u64) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    let anonymous = words.nth(4) == Some("0");
+    anonymous && range(line).is_some_and(|(from, to)| (from..to).contains(&address))
 }
 
 /// A handle that becomes readable when the process ends; `None` where the
@@ -68,7 +75,17 @@ mod tests {
         assert_eq!(sum(smaps, 0x5000, 0x9000), Some(24 * 1024));
         assert_eq!(sum(smaps, 0x20000, 0x90000), None);
         assert_eq!(resident(0, 0, 1), None);
-        assert!(has_heap(0, 1, 1));
-        assert!(!has_heap(std::process::id(), 1, 1));
+        assert_eq!(
+            sum(smaps, 0x5800, 0x6800),
+            Some(24 * 1024),
+            "merged with a neighbour"
+        );
+        assert!(has_heap(0, 1));
+        assert!(!has_heap(std::process::id(), 1));
+        assert!(is_anonymous_at("5000-6000 ---p 00000000 00:00 0", 0x5000));
+        assert!(!is_anonymous_at(
+            "5000-6000 r--p 00000000 08:01 77  /lib/x",
+            0x5000
+        ));
     }
 }

@@ -53,7 +53,7 @@ struct Inside {
 #[derive(Debug)]
 enum Source {
     Live(Arc<SharedState>, Box<Book>),
-    Ended(Ended),
+    Ended(Box<Ended>),
 }
 
 /// How and when a process ended.
@@ -192,6 +192,9 @@ impl Record {
         let mut observed = inside.last.clone();
         observed.tally = inside.tally.clone();
         observed.process.pages.resident_bytes = resident;
+        if let Source::Ended(ended) = &inside.source {
+            observed.process.unlisted = ended.unlisted();
+        }
         observed.process.seconds = seconds;
         observed.process.state = inside.end.map_or(State::Running, |end| end.state);
         observed.process.exit = inside.end.map(|end| end.exit);
@@ -227,16 +230,18 @@ impl Record {
     }
 
     /// Takes the final look, keeps what is worth keeping and closes the memfd.
-    /// Does nothing when it ended before; true when it ended now.
-    pub fn finish(&self, end: End) -> bool {
+    /// Does nothing when it ended before, or (for the end of a connection) when
+    /// it has connected again since; true when it ended now.
+    pub fn finish(&self, end: End, generation: Option<u64>) -> bool {
         let mut inside = self.lock();
-        if inside.end.is_some() {
+        let stale = generation.is_some_and(|of| of != inside.generation);
+        if stale || inside.end.is_some() {
             return false;
         }
         inside.look(self);
         if let Source::Live(state, book) = &mut inside.source {
             let ended = Ended::of(book, &**state);
-            inside.source = Source::Ended(ended);
+            inside.source = Source::Ended(Box::new(ended));
         }
         inside.end = Some(end);
         self.changed.notify_waiters();

@@ -60,10 +60,12 @@ impl Registry {
     }
 
     /// Running images of the same process as `record`, other than it: it has
-    /// called exec since.
+    /// called exec since. Without a pid of our own view nothing is sure: two
+    /// containers may each have a process 7.
     pub fn replaced_by(&self, record: &Record) -> Vec<Arc<Record>> {
         let same = |other: &&Arc<Record>| {
             other.token != record.token
+                && record.peer_pid != 0
                 && (other.pid, other.peer_pid) == (record.pid, record.peer_pid)
                 && other.end().is_none()
         };

@@ -1,196 +1,19 @@
-//! The hub over a real socket, with clients made by hand.
+//! The hub over a real socket.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use pageshim_wire::VERSION;
-use pageshim_wire::frame::{HEAD_BYTES, Head, Hello, Kind};
-use pageshim_wire::layout::{MAGIC, word as layout_word};
+use pageshim_wire::frame::Kind;
+use pageshim_wire::layout::word as layout_word;
 use pageshim_wire::process::word;
-use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use rustix::fs::SealFlags;
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
+use super::fake::{Client, Host, frame, good, hello, memfd, set, state};
 use super::{Filter, Hub, HubConfig, registry};
-use crate::books::fake::State as Fake;
-use crate::books::report::{Exit, Process, Report, State};
-
-/// A hub in a directory of its own.
-struct Host {
-    hub: Hub,
-    dir: PathBuf,
-}
-
-impl Host {
-    async fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("pageshim-hub-{name}-{}", std::process::id()));
-        let mut config = HubConfig::new(dir.join("s.sock"));
-        config.keep_exited = 2;
-        let hub = Hub::start(config).await.expect("a fresh place");
-        Self { hub, dir }
-    }
-
-    async fn client(&self) -> Client {
-        Client(
-            UnixStream::connect(self.dir.join("s.sock"))
-                .await
-                .expect("listening"),
-        )
-    }
-
-    async fn report(&self) -> Report {
-        self.hub.report(&Filter::default()).await
-    }
-
-    /// The process of a token, once `when` holds for it.
-    async fn process(&self, token: u64, when: impl Fn(&Process) -> bool) -> Process {
-        for _ in 0..500 {
-            let id = format!("{token:016x}");
-            let found = self
-                .report()
-                .await
-                .processes
-                .into_iter()
-                .find(|found| found.id == id);
-            if let Some(process) = found.filter(&when) {
-                return process;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!(
-            "process {token:x} never came to be so: {:?}",
-            self.report().await.processes
-        );
-    }
-
-    /// The value of a series in `/metrics`.
-    async fn metric(&self, series: &str) -> Option<f64> {
-        let text = self.hub.metrics().await;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map(|value| value.parse().expect("a number"))
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.hub.shutdown();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-struct Client(UnixStream);
-
-impl Client {
-    /// Sends bytes with descriptors beside them.
-    async fn send(&self, bytes: &[u8], descriptors: &[&OwnedFd]) {
-        let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !borrowed.is_empty() {
-            assert!(control.push(SendAncillaryMessage::ScmRights(&borrowed)));
-        }
-        let mut send = || {
-            let parts = [IoSlice::new(bytes)];
-            Ok(rustix::net::sendmsg(
-                &self.0,
-                &parts,
-                &mut control,
-                SendFlags::NOSIGNAL,
-            )?)
-        };
-        self.0
-            .async_io(Interest::WRITABLE, &mut send)
-            .await
-            .expect("open");
-    }
-
-    /// Says hello for a state and reads the answer.
-    async fn hello(&mut self, token: u64, pid: u32, memfd: &OwnedFd) -> (Kind, String) {
-        self.send(&hello(token, pid, VERSION), &[memfd]).await;
-        self.answer().await
-    }
-
-    async fn answer(&mut self) -> (Kind, String) {
-        let mut head = [0; HEAD_BYTES];
-        self.0.read_exact(&mut head).await.expect("an answer");
-        let head = Head::decode(&head).expect("ours");
-        let mut text = vec![0; head.len as usize];
-        self.0.read_exact(&mut text).await.expect("whole");
-        (head.kind, String::from_utf8(text).expect("text"))
-    }
-
-    async fn frame(&mut self, kind: Kind, payload: &[u8]) {
-        self.0.write_all(&frame(kind, payload)).await.expect("open");
-    }
-
-    /// Waits for the daemon to close.
-    async fn closed(&mut self) {
-        let mut rest = Vec::new();
-        let read = tokio::time::timeout(Duration::from_secs(7), self.0.read_to_end(&mut rest));
-        let _ = read.await.expect("closed in time");
-    }
-}
-
-fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let head = Head {
-        len: payload.len() as u32,
-        kind,
-        time_ns: 1,
-    };
-    [&head.encode()[..], payload].concat()
-}
-
-fn hello(token: u64, pid: u32, version: u32) -> Vec<u8> {
-    let hello = Hello {
-        magic: MAGIC,
-        version,
-        token,
-        pid,
-    };
-    frame(Kind::Hello, &hello.encode())
-}
-
-fn memfd(fake: &Fake, seals: SealFlags) -> OwnedFd {
-    let fd = rustix::fs::memfd_create("state", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)
-        .expect("memory");
-    rustix::io::pwrite(&fd, &fake.bytes, 0).expect("memory");
-    rustix::fs::fcntl_add_seals(&fd, seals).expect("sealing");
-    fd
-}
-
-fn set(fd: &OwnedFd, index: usize, value: u64) {
-    rustix::io::pwrite(fd, &value.to_le_bytes(), index as u64 * 8).expect("writable");
-}
-
-/// A process with one site: 3 blocks of 30 bytes, 1 freed.
-fn state(token: u64, pid: u32, name: &str) -> Fake {
-    let mut fake = Fake::new();
-    fake.set(word::TOKEN, token).set(word::PID, u64::from(pid));
-    fake.set(
-        word::START_MONOTONIC_NS,
-        super::clock::now_ns() - 5_000_000_000,
-    );
-    fake.text(
-        pageshim_wire::process::EXE_TEXT,
-        word::EXE_LEN,
-        format!("/bin/{name}").as_bytes(),
-    );
-    fake.class_table(&[[32, 4096, 100]]);
-    fake.thread(0, 1, "main").class(0, 0, [3, 90, 1, 30]);
-    fake.stack(2, &[0x7f00_0010], (0, 0))
-        .site_counters(0, 2, [3, 90, 1, 30, 0]);
-    fake
-}
-
-fn good(token: u64, pid: u32, name: &str) -> OwnedFd {
-    memfd(&state(token, pid, name), SealFlags::SHRINK)
-}
+use crate::books::report::{Exit, Report, State};
 
 // Goal: a good client is welcomed, reported, kept on time, and exits with its status.
 // Method: hello, frames, a look, exit words, end of stream.
@@ -560,4 +383,64 @@ async fn settle_and_shutdown_return() {
     assert!(registry::lock(&host.hub.inner).records.is_empty());
     host.hub.shutdown();
     assert!(!host.hub.ready() && !host.dir.join("s.sock").exists());
+}
+
+// Goal: a daemon that died loses nothing. Method: a second hub takes the dead one's
+// socket over, the client hands over the same memfd.
+#[tokio::test]
+async fn a_new_daemon_has_the_whole_history() {
+    let host = Host::new("restart").await;
+    let fd = good(0x21, 95, "zoo");
+    let mut client = host.client().await;
+    client.hello(0x21, 95, &fd).await;
+    // Not a shutdown: the socket's file stays, as after a kill.
+    host.hub.inner.stop.notify_one();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let config = HubConfig {
+        socket: host.dir.join("s.sock"),
+        keep_exited: 2,
+    };
+    let hub = Hub::start(config).await.expect("the socket is stale");
+    let second = Host {
+        hub,
+        dir: host.dir.clone(),
+    };
+    let mut client = second.client().await;
+    assert_eq!(client.hello(0x21, 95, &fd).await.0, Kind::Welcome);
+    let process = second.process(0x21, |_| true).await;
+    assert_eq!((process.total.bytes, process.freed.bytes), (90, 30));
+    assert!(process.seconds >= 5.0);
+}
+
+// Goal: random bytes on many connections hurt nobody. Method: a hundred at once,
+// some behind a sound hello, beside a good client.
+#[tokio::test]
+async fn random_streams_are_survived() {
+    let host = Host::new("random").await;
+    let fd = good(0x31, 96, "zoo");
+    let mut kept = host.client().await;
+    kept.hello(0x31, 96, &fd).await;
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..100u64 {
+        let mut bytes = Vec::new();
+        for _ in 0..64 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            bytes.extend(seed.to_le_bytes());
+        }
+        let mut client = host.client().await;
+        if round % 4 == 0 {
+            let token = 0x4000 + round;
+            let fd = good(token, 200 + round as u32, "noise");
+            client.hello(token, 200 + round as u32, &fd).await;
+        }
+        let _ = client.0.write_all(&bytes).await;
+    }
+    let process = host.process(0x31, |_| true).await;
+    assert_eq!((process.state, process.live.bytes), (State::Running, 60));
+    let refused = host
+        .metric("pageshim_decode_errors_total{reason=\"version\"}")
+        .await;
+    assert!(refused.is_some_and(|count| count >= 75.0), "{refused:?}");
 }

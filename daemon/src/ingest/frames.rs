@@ -3,7 +3,8 @@
 use pageshim_wire::frame::{EVENT_BYTES, Event, FrameError, HEAD_BYTES, Head, Kind};
 
 /// Most bytes that wait for the rest of their frame.
-pub const BUFFER_MAX: usize = HEAD_BYTES + pageshim_wire::frame::PAYLOAD_MAX as usize;
+#[cfg(test)]
+const BUFFER_MAX: usize = HEAD_BYTES + pageshim_wire::frame::PAYLOAD_MAX as usize;
 /// A buffer larger than this is given back when it is empty.
 const KEEP: usize = 64 * 1024;
 
