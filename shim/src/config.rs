@@ -107,10 +107,13 @@ impl Config {
                 Some(mode) => self.mode = mode,
                 None => complain(name, value, b"exact, count, trace or off; using exact"),
             },
-            b"PAGESHIM_HEAP" if value != b"gpa" => {
+            b"PAGESHIM_CHECK" if !matches!(value, b"" | b"exit" | b"off") => {
+                complain(name, value, b"exit or off; using the default");
+            }
+            b"PAGESHIM_HEAP" if !matches!(value, b"" | b"gpa") => {
                 complain(name, value, b"gpa in this version; using gpa");
             }
-            b"PAGESHIM_DEPTH" => match number(value) {
+            b"PAGESHIM_DEPTH" if !value.is_empty() => match number(value) {
                 Some(depth) if (1..=Memo::CAPACITY).contains(&depth) => self.depth = depth,
                 _ => complain(name, value, b"a number from 1 to 1024; using 1024"),
             },

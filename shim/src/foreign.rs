@@ -10,6 +10,7 @@ use core::mem;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use pageshim_core::sys;
 use pageshim_core::unwind::find_module;
 use pageshim_wire::process::Misuse;
 
@@ -35,7 +36,22 @@ fn is_never_a_block(address: usize, call: &Call) -> bool {
     const STACK_REACH: u64 = 8 << 20;
     let at = address as u64;
     let on_stack = at.abs_diff(call.regs.sp) < STACK_REACH && at >= call.regs.sp - 4096;
-    !address.is_multiple_of(8) || on_stack || find_module(at).is_some()
+    on_stack || find_module(at).is_some() || !looks_like_a_chunk(address)
+}
+
+/// True when the word before `address` could be the size of a glibc chunk.
+fn looks_like_a_chunk(address: usize) -> bool {
+    const SMALLEST: usize = 32;
+    let Some(size_at) = address.checked_sub(size_of::<usize>()) else {
+        return false;
+    };
+    if !address.is_multiple_of(16) || !sys::is_mapped(size_at) {
+        return false;
+    }
+    // SAFETY: mapped, and aligned; memory that no program can read is not what a
+    // pointer that was ever written through points at.
+    let size = unsafe { ptr::with_exposed_provenance::<usize>(size_at).read() } & !7;
+    (SMALLEST..1 << 47).contains(&size) && size.is_multiple_of(16)
 }
 
 /// Frees a block of the next allocator, or reports what is none.
@@ -57,7 +73,7 @@ pub(crate) fn free(thread: &'static Thread, address: usize, call: &Call) {
 /// Usable bytes as the next allocator sees them; 0 when there is none to ask.
 #[cold]
 pub(crate) fn usable(address: usize) -> usize {
-    if !address.is_multiple_of(8) || find_module(address as u64).is_some() {
+    if find_module(address as u64).is_some() || !looks_like_a_chunk(address) {
         return 0;
     }
     match next(&NEXT_USABLE, c"malloc_usable_size") {

@@ -103,6 +103,21 @@ extern "C" fn _Exit(status: c_int) -> ! {
     leave(status)
 }
 
+/// C11's way out: handlers of its own, then the end.
+#[unsafe(no_mangle)]
+extern "C" fn quick_exit(status: c_int) -> ! {
+    note_exit(status);
+    // SAFETY: a C string; the symbol found is C's quick_exit.
+    unsafe {
+        let next = libc::dlsym(libc::RTLD_NEXT, c"quick_exit".as_ptr());
+        if !next.is_null() {
+            let next: unsafe extern "C" fn(c_int) = core::mem::transmute(next);
+            next(status);
+        }
+    }
+    leave(status)
+}
+
 fn leave(status: c_int) -> ! {
     loop {
         sys::exit_group(status);

@@ -217,6 +217,9 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
         };
         word.store(0, Ordering::Relaxed);
         count_free(thread, page, address, &record);
+    } else if Block::from_address(address).is_some_and(Block::is_marked_free) {
+        misuse::report(thread, Misuse::DoubleFree, address, 0, call);
+        return;
     }
     if let Some(pointer) = NonNull::new(ptr::with_exposed_provenance_mut(address))
         && thread.heap().give(page, Block::at(pointer)) == Freed::Remote

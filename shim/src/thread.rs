@@ -225,10 +225,9 @@ pub(crate) fn attach() -> Option<&'static Thread> {
     let gate = if world::recording() { RECORDING } else { 0 };
     thread.gate.set(gate | BUSY);
     tls::set(Some(thread));
-    let (lo, hi) = stack_bounds();
     // SAFETY: this thread, and BUSY keeps signal handlers out.
     let (bounds, memo) = unsafe { thread.unwinding() };
-    *bounds = Bounds::new(lo, hi);
+    *bounds = stack_bounds();
     memo.forget();
     if world::recording() {
         if thread.track.is_set() {
@@ -244,30 +243,20 @@ pub(crate) fn attach() -> Option<&'static Thread> {
     Some(thread)
 }
 
-/// The calling thread's stack. Its lower end is where it may grow to.
-fn stack_bounds() -> (u64, u64) {
+/// The calling thread's stack, as far as it is known without asking libc, whose
+/// `pthread_getattr_np` allocates under a lock (and may be what called us).
+/// Other threads' stacks are probed page by page as they are read.
+fn stack_bounds() -> Bounds {
     unsafe extern "C" {
         static __libc_stack_end: usize;
     }
     const MAIN_STACK_ROOM: u64 = 120 << 20;
-    if sys::thread_id() == sys::process_id() {
-        // SAFETY: set by the loader before any code of ours runs.
-        let end = unsafe { __libc_stack_end } as u64;
-        let hi = end.next_multiple_of(pageshim_core::OS_PAGE_BYTES as u64);
-        // The kernel keeps this much below the main stack free of other mappings.
-        return (hi - MAIN_STACK_ROOM, hi);
+    if sys::thread_id() != sys::process_id() {
+        return Bounds::default();
     }
-    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let (mut base, mut size) = (ptr::null_mut(), 0);
-    // SAFETY: plain libc calls on our own variables. pthread_getattr_np may allocate:
-    // the thread is BUSY, so that is served by the emergency heap.
-    unsafe {
-        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
-            return (0, 0);
-        }
-        libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut base, &raw mut size);
-        libc::pthread_attr_destroy(attributes.as_mut_ptr());
-    }
-    let lo = base.addr() as u64;
-    (lo, lo + size as u64)
+    // SAFETY: set by the loader before any code of ours runs.
+    let end = unsafe { __libc_stack_end } as u64;
+    let hi = end.next_multiple_of(pageshim_core::OS_PAGE_BYTES as u64);
+    // The kernel keeps this much below the main stack free of other mappings.
+    Bounds::new(hi - MAIN_STACK_ROOM, hi)
 }

@@ -28,6 +28,7 @@ use crate::sys;
 
 const WIDE: (u64, u64, u64) = (1 << 20, 256 << 20, 4096);
 const NARROW: (u64, u64, u64) = (1 << 14, 8 << 20, 64);
+const TINY: (u64, u64, u64) = (1 << 11, 1 << 20, 16);
 const FD_LOWEST: i32 = 900;
 const NAME: &[u8] = b"pageshim\0";
 
@@ -116,15 +117,7 @@ impl State {
 
     /// Makes and maps a state; false when the process's limits forbid it.
     pub fn create(&self, identity: &Identity<'_>, accounts: &Accounts) -> bool {
-        let (sites, log, threads) = if sys::soft_limit(sys::LIMIT_ADDRESS_SPACE) == u64::MAX {
-            WIDE
-        } else {
-            NARROW
-        };
-        let Some(layout) = Layout::new(sites, log, threads) else {
-            return false;
-        };
-        let Some(fd) = memfd(&layout) else {
+        let Some((layout, fd)) = memfd_within_limits() else {
             return false;
         };
         let Ok(length) = usize::try_from(layout.thread(0)) else {
@@ -137,9 +130,11 @@ impl State {
         };
         // SAFETY: advice on our own mapping.
         let _ = unsafe { sys::advise(at, length, sys::DONTDUMP) };
-        self.site_capacity.store(sites, Ordering::Relaxed);
-        self.log_bytes.store(log, Ordering::Relaxed);
-        self.thread_capacity.store(threads, Ordering::Relaxed);
+        self.site_capacity
+            .store(layout.site_capacity, Ordering::Relaxed);
+        self.log_bytes.store(layout.log_bytes, Ordering::Relaxed);
+        self.thread_capacity
+            .store(layout.thread_capacity, Ordering::Relaxed);
         self.remember(fd);
         let head = ptr::with_exposed_provenance_mut::<AtomicU64>(at);
         self.head.store(head, Ordering::Release);
@@ -316,6 +311,18 @@ impl State {
             word.store(now, Ordering::Relaxed);
         }
     }
+}
+
+/// The widest state that the process's limits allow.
+fn memfd_within_limits() -> Option<(Layout, i32)> {
+    let room = sys::soft_limit(sys::LIMIT_ADDRESS_SPACE);
+    let widest = if room == u64::MAX { WIDE } else { NARROW };
+    [widest, NARROW, TINY]
+        .into_iter()
+        .find_map(|(sites, log, threads)| {
+            let layout = Layout::new(sites, log, threads)?;
+            Some((layout, memfd(&layout)?))
+        })
 }
 
 pub(crate) fn memfd(layout: &Layout) -> Option<i32> {

@@ -176,3 +176,19 @@ pub fn exit_group(status: i32) {
     // SAFETY: nothing of the process is used afterwards.
     let _ = unsafe { call(number::EXIT_GROUP, [status, 0, 0, 0, 0, 0]) };
 }
+
+/// True when the page of an address is mapped (readable or not).
+pub fn is_mapped(address: usize) -> bool {
+    let mut seen = [0u8; 1];
+    let page = address & !(crate::OS_PAGE_BYTES - 1);
+    let args = [
+        page,
+        crate::OS_PAGE_BYTES,
+        seen.as_mut_ptr().addr(),
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: one byte of `seen` is written.
+    unsafe { call(number::MINCORE, args) }.is_ok()
+}

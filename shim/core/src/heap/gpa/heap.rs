@@ -341,7 +341,8 @@ impl Heap {
     /// [`Heap::give`] when the page is ours and nothing is special about it.
     #[inline(always)]
     pub fn give_fast(&self, page: &'static Page, block: Block) -> bool {
-        if page.owner.load(Ordering::Relaxed) != self.address() {
+        let plain = page.owner.load(Ordering::Relaxed) == self.address();
+        if !plain || block.is_marked_free() || !page.begins_at(block) {
             return false;
         }
         page.push(block);
@@ -403,6 +404,7 @@ impl Heap {
     }
 
     fn give_remote(&self, page: &'static Page, block: Block) {
+        block.mark_free();
         let mut old = page.remote.load(Ordering::Relaxed);
         loop {
             let new = if old & NOTIFY != 0 {

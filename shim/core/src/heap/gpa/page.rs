@@ -35,6 +35,9 @@ pub const FLAGS: usize = 15;
 /// Bit in `remote`: whoever frees next tells the owner.
 pub(super) const NOTIFY: usize = 1;
 
+/// Second word of a free block: a double free shows without records.
+const FREE_MARK: u64 = 0xf4ee_b10c_a31d_7265;
+
 /// What a slice's page struct describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -72,6 +75,24 @@ impl Block {
     /// The block as the caller gets it.
     pub const fn pointer(self) -> *mut u8 {
         self.0.as_ptr()
+    }
+
+    /// True when the block's second word says it is free already. A live block
+    /// could hold the mark only by copying it out of a freed one.
+    #[inline]
+    pub fn is_marked_free(self) -> bool {
+        // SAFETY: blocks are at least 16 bytes of ours.
+        unsafe { self.0.cast::<u64>().add(1).read() == FREE_MARK }
+    }
+
+    pub(super) fn mark_free(self) {
+        self.mark(FREE_MARK);
+    }
+
+    #[inline]
+    fn mark(self, mark: u64) {
+        // SAFETY: as above; the block is free, or just being handed out.
+        unsafe { self.0.cast::<u64>().add(1).write(mark) };
     }
 
     #[inline]
@@ -160,6 +181,7 @@ impl Page {
     pub(super) fn pop(&self) -> Option<Block> {
         let block = Block(NonNull::new(self.free.get())?);
         self.free.set(block.next());
+        block.mark(0);
         self.used.set(self.used.get() + 1);
         Some(block)
     }
@@ -168,6 +190,7 @@ impl Page {
     #[inline]
     pub(super) fn push(&self, block: Block) {
         block.set_next(self.free.get());
+        block.mark(FREE_MARK);
         self.free.set(block.pointer());
         self.used.set(self.used.get() - 1);
     }
@@ -212,6 +235,14 @@ impl Page {
         let index = divide(offset, self.magic.get());
         let begins = index * self.slot_bytes.get() as usize == offset;
         (begins && index < self.capacity.get() as usize).then_some(index)
+    }
+
+    /// True when a slot begins at the block's address. For pages of slots only.
+    #[inline(always)]
+    pub(super) fn begins_at(&self, block: Block) -> bool {
+        let offset = block.address().wrapping_sub(self.start.get());
+        let index = divide(offset, self.magic.get());
+        index * self.slot_bytes.get() as usize == offset
     }
 
     /// The slot that holds `address` at any of its bytes.
