@@ -11,13 +11,38 @@ use pageshim_core::sys;
 use pageshim_core::unwind::Memo;
 use pageshim_wire::process::{Heap, Mode};
 
-/// What the user asked for. Texts live as long as the process.
+/// A short text kept by value: programs such as nginx write their title over the
+/// memory their environment came in.
+#[derive(Clone, Copy)]
+pub(crate) struct Text {
+    bytes: [u8; Self::ROOM],
+    used: usize,
+}
+
+impl Text {
+    const ROOM: usize = 100;
+
+    fn copy_of(text: &[u8]) -> Option<Self> {
+        let mut copy = Self {
+            bytes: [0; Self::ROOM],
+            used: text.len(),
+        };
+        copy.bytes.get_mut(..text.len())?.copy_from_slice(text);
+        Some(copy)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.used).unwrap_or(&[])
+    }
+}
+
+/// What the user asked for. `service` and `arguments` may be read while booting only.
 #[derive(Clone, Copy)]
 pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) heap: Heap,
-    pub(crate) socket: Option<&'static [u8]>,
-    pub(crate) runtime_dir: Option<&'static [u8]>,
+    pub(crate) socket: Option<Text>,
+    pub(crate) runtime_dir: Option<Text>,
     pub(crate) service: &'static [u8],
     pub(crate) depth: usize,
     pub(crate) arguments: Arguments,
@@ -117,17 +142,17 @@ impl Config {
                 Some(depth) if (1..=Memo::CAPACITY).contains(&depth) => self.depth = depth,
                 _ => complain(name, value, b"a number from 1 to 1024; using 1024"),
             },
-            b"PAGESHIM_SOCKET" if value.len() > 100 => {
-                complain(
-                    name,
-                    value,
-                    b"a path of at most 100 bytes; using the default",
-                );
+            b"PAGESHIM_SOCKET" if !value.is_empty() => {
+                self.socket = Text::copy_of(value);
+                if self.socket.is_none() {
+                    complain(
+                        name,
+                        value,
+                        b"a path of at most 100 bytes; using the default",
+                    );
+                }
             }
-            b"PAGESHIM_SOCKET" if !value.is_empty() => self.socket = Some(value),
-            b"XDG_RUNTIME_DIR" if !value.is_empty() && value.len() <= 85 => {
-                self.runtime_dir = Some(value);
-            }
+            b"XDG_RUNTIME_DIR" if !value.is_empty() => self.runtime_dir = Text::copy_of(value),
             b"PAGESHIM_SERVICE" => self.service = value,
             b"PAGESHIM_DISABLED" => *wanted &= value.is_empty() || value == b"0",
             b"PAGESHIM_INCLUDE" => *wanted &= executable_matches(value),

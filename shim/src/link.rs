@@ -134,10 +134,11 @@ impl Link {
 
 fn dial() -> Option<i32> {
     let config = boot::config()?;
-    if let Some(path) = config.socket {
-        return sys::connect_unix(path).ok();
+    if let Some(path) = &config.socket {
+        return sys::connect_unix(path.as_bytes()).ok();
     }
-    if let Some(dir) = config.runtime_dir {
+    if let Some(dir) = &config.runtime_dir {
+        let dir = dir.as_bytes();
         let mut path = [0; 108];
         let name = b"/pageshim.sock";
         let end = dir.len() + name.len();

@@ -117,16 +117,16 @@ fn limits() {
         let plain = run(None);
         assert_eq!(plain.stdout, "limits: 0 wrong\n", "{plain:?}");
         let temp = Temp::new();
-        assert_eq!(
-            run(Some(&Preload::new("exact", &temp.join("nobody")))),
-            plain,
-            "{limits:?}"
-        );
-        assert_eq!(
-            run(Some(&Daemon::start().preload("exact"))),
-            plain,
-            "{limits:?}, daemon"
-        );
+        let alone = run(Some(&Preload::new("exact", &temp.join("nobody"))));
+        let watched = run(Some(&Daemon::start().preload("exact")));
+        for shimmed in [alone, watched] {
+            let (says, same) = (&shimmed.stderr, (&shimmed.stdout, shimmed.ended));
+            assert_eq!(same, (&plain.stdout, plain.ended), "{limits:?}");
+            // Without a file size there can be no shared state: one line says so.
+            let lines = usize::from(limits.contains(&"--fsize=0"));
+            assert_eq!(says.lines().count(), lines, "{limits:?}: {says}");
+            assert_eq!(says.contains("RLIMIT_FSIZE"), lines == 1, "{says}");
+        }
     }
 }
 
