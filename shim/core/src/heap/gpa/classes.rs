@@ -68,7 +68,7 @@ const MAGIC_SHIFT: u32 = 44;
 
 /// Multiplier that turns division by `slot` into [`divide`].
 pub const fn magic(slot: usize) -> u64 {
-    ((1u64 << MAGIC_SHIFT) + slot as u64 - 1) / slot as u64
+    (1u64 << MAGIC_SHIFT).div_ceil(slot as u64)
 }
 
 /// `offset / slot` for offsets within a page run.
