@@ -120,11 +120,26 @@ pub(crate) fn fast_take(requested: usize) -> Option<NonNull<u8>> {
     NonNull::new(thread.heap().take_fast(requested)?.pointer())
 }
 
+// Every way out of a fast path is a call in tail position with the same
+// arguments, so that it needs no frame.
 extern "C" fn malloc(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
     match fast_take(requested) {
         Some(pointer) => pointer.as_ptr().cast(),
-        None => malloc_slow(requested, sp, bp),
+        None => malloc_recorded(requested, sp, bp),
     }
+}
+
+#[inline(never)]
+extern "C" fn malloc_recorded(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    if requested <= DIRECT_MAX
+        && let Some(thread) = tls::get()
+    {
+        let pointer = serve::recorded(thread, requested, &call(Api::Malloc, sp, bp));
+        if !pointer.is_null() {
+            return pointer.cast();
+        }
+    }
+    malloc_slow(requested, sp, bp)
 }
 
 #[cold]
@@ -134,11 +149,23 @@ extern "C" fn malloc_slow(requested: usize, sp: *const u64, bp: u64) -> *mut c_v
 }
 
 pub(crate) extern "C" fn free(pointer: *mut u8, sp: *const u64, bp: u64) {
+    let block = NonNull::new(pointer).unwrap_or(NonNull::dangling());
     if let Some(thread) = tls::get()
         && thread.gate() == 0
         && let Some(page) = SPACES.first().page_of(pointer.addr())
-        && let Some(block) = NonNull::new(pointer)
         && thread.heap().give_fast(page, Block::at(block))
+    {
+        return;
+    }
+    free_recorded(pointer, sp, bp);
+}
+
+#[inline(never)]
+extern "C" fn free_recorded(pointer: *mut u8, sp: *const u64, bp: u64) {
+    if let Some(thread) = tls::get()
+        && let Some(page) = SPACES.first().page_of(pointer.addr())
+        && let Some(block) = NonNull::new(pointer)
+        && serve::recorded_free(thread, page, Block::at(block))
     {
         return;
     }

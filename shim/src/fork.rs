@@ -67,8 +67,7 @@ pub(crate) fn is_copy() -> bool {
     !settled || STATE.get(word::PID) != u64::from(sys::process_id())
 }
 
-/// On each recorded operation: finds out that this process is a copy.
-#[inline(always)]
+/// From upkeep: finds out that this process is a copy, or has lived.
 pub(crate) fn notice_copy(thread: &'static Thread) {
     if let Some(word) = canary()
         && word.load(Ordering::Relaxed) != SETTLED
@@ -80,6 +79,8 @@ pub(crate) fn notice_copy(thread: &'static Thread) {
 #[cold]
 #[inline(never)]
 fn notice(thread: &'static Thread, word: u64) {
+    // Until this child has its own state, upkeep looks at every allocation.
+    thread.due_in(0);
     if word == PRIVATE {
         grow_when_lived(thread);
     } else {
@@ -127,6 +128,7 @@ pub(crate) extern "C" fn in_child() {
 /// Leaves the parent's books alone from here on.
 fn become_child(thread: &'static Thread) {
     settle(PRIVATE);
+    thread.due_in(0);
     BORN_MS.store(sys::coarse_ms(), Ordering::Relaxed);
     for heap in all_heaps() {
         if !ptr::eq(heap, thread.heap()) {
@@ -155,10 +157,7 @@ fn become_child(thread: &'static Thread) {
 }
 
 /// Makes a state of its own for a child that has lived.
-pub(crate) fn grow_when_lived(thread: &'static Thread) {
-    if canary().is_none_or(|word| word.load(Ordering::Relaxed) != PRIVATE) {
-        return;
-    }
+fn grow_when_lived(thread: &'static Thread) {
     let pending = thread.track.get(thread_word::PENDING_HIGH);
     let bytes = STATE.get(word::PEAK_BYTES).max(pending);
     let age = sys::coarse_ms().saturating_sub(BORN_MS.load(Ordering::Relaxed));

@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use core::ptr::{self, NonNull};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use pageshim_core::heap::gpa::classes::{ALIGN, SLOT_MAX, aligned_class};
 use pageshim_core::heap::gpa::{Block, Freed, Kind, Page};
@@ -18,13 +18,13 @@ use pageshim_core::records::Record;
 use pageshim_core::sites::Stack;
 use pageshim_core::track::Entry;
 use pageshim_core::unwind::Regs;
-use pageshim_wire::process::{Misuse, Mode};
+use pageshim_wire::process::Misuse;
 use pageshim_wire::stack::End;
 use pageshim_wire::thread::{Api, word};
 
-use crate::thread::{RECORDING, Thread};
+use crate::thread::{RECORDING, STACKS, TRACING, Thread};
 use crate::world::{MODULES, SITES, SPACES, STATE};
-use crate::{emergency, foreign, fork, misuse, thread, tls, trace, upkeep, world};
+use crate::{emergency, foreign, misuse, thread, tls, trace, upkeep, world};
 
 /// Largest request: more cannot be told apart from a negative number.
 pub(crate) const REQUEST_MAX: usize = isize::MAX.cast_unsigned();
@@ -74,13 +74,10 @@ fn nested(requested: usize, align: usize) -> Taken {
 }
 
 fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) -> Taken {
-    emergency::catch_up(|address| give(thread, address, call));
-    let recording = thread.gate() & RECORDING != 0;
-    if recording {
-        fork::notice_copy(thread);
-        if thread.is_due() {
-            upkeep::run(thread);
-        }
+    if thread.gate() & RECORDING == 0 {
+        emergency::catch_up(|address| give(thread, address, call));
+    } else if thread.is_due() {
+        upkeep::run(thread, call);
     }
     let heap = thread.heap();
     let found = if align <= ALIGN && requested <= SLOT_MAX {
@@ -97,7 +94,7 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
     let Some((block, page, zeroed)) = found else {
         return NOTHING;
     };
-    if recording {
+    if thread.gate() & RECORDING != 0 {
         let site = site(thread, call);
         record(thread, page, block.address(), requested, site, call.api);
     }
@@ -107,13 +104,57 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
     }
 }
 
+/// [`allocate`] for a thread that records, is outside us, and asks for a slot
+/// found by table: the usual case of every mode but off. Null when it is not as
+/// usual after all.
+#[inline(always)]
+pub(crate) fn recorded(thread: &'static Thread, requested: usize, call: &Call) -> *mut u8 {
+    let Some(inside) = thread.enter() else {
+        return ptr::null_mut();
+    };
+    if thread.is_due() {
+        upkeep::run(thread, call);
+    }
+    let Some((block, page)) = thread.heap().take(requested) else {
+        return ptr::null_mut();
+    };
+    let site = site(thread, call);
+    if let Some((slot, word)) = page.recorded_slot(block) {
+        let slack = slot - requested;
+        write_record(
+            thread,
+            page,
+            word,
+            block.address(),
+            (requested, slack, site),
+            call.api,
+        );
+    }
+    drop(inside);
+    block.pointer()
+}
+
 /// Writes the block's record and counts it.
-#[inline]
+#[inline(always)]
 fn record(thread: &Thread, page: &Page, address: usize, requested: usize, site: u32, api: Api) {
     let slack = page.usable() - requested;
     let Some(word) = page.slot_at(address).and_then(|slot| page.record(slot)) else {
         return;
     };
+    write_record(thread, page, word, address, (requested, slack, site), api);
+}
+
+/// The same for a block whose record has been found; `block` is requested bytes,
+/// slack and site.
+#[inline(always)]
+fn write_record(
+    thread: &Thread,
+    page: &Page,
+    word: &AtomicU64,
+    address: usize,
+    (requested, slack, site): (usize, usize, u32),
+    api: Api,
+) {
     let birth = STATE.tick();
     word.store(Record { site, birth, slack }.pack(), Ordering::Relaxed);
     let entry = Entry {
@@ -123,7 +164,7 @@ fn record(thread: &Thread, page: &Page, address: usize, requested: usize, site: 
         slack,
     };
     thread.track.allocated(&STATE, &entry, api, address);
-    if world::mode() == Mode::Trace {
+    if thread.gate() & TRACING != 0 {
         trace::allocated(thread, address, requested, site);
     }
 }
@@ -131,7 +172,7 @@ fn record(thread: &Thread, page: &Page, address: usize, requested: usize, site: 
 /// The site of the calling stack.
 #[inline]
 fn site(thread: &Thread, call: &Call) -> u32 {
-    if (world::mode() as u8) < Mode::Exact as u8 {
+    if thread.gate() & STACKS == 0 {
         return 0;
     }
     let Some(rows) = world::rows() else { return 0 };
@@ -187,6 +228,29 @@ pub(crate) fn free(address: usize, call: &Call) {
     drop(inside);
 }
 
+/// [`free`] for a thread that records, is outside us, and owns the page: the usual
+/// case of every mode but off. False when it is not as usual after all.
+#[inline(always)]
+pub(crate) fn recorded_free(thread: &'static Thread, page: &'static Page, block: Block) -> bool {
+    if !thread.heap().owns_recorded(page) {
+        return false;
+    }
+    let Some((slot, word)) = page.recorded_slot(block) else {
+        return false;
+    };
+    let Some(record) = Record::unpack(word.load(Ordering::Relaxed)) else {
+        return false;
+    };
+    let Some(inside) = thread.enter() else {
+        return false;
+    };
+    word.store(0, Ordering::Relaxed);
+    count_free(thread, page, slot, block.address(), &record);
+    thread.heap().give_own(page, block);
+    drop(inside);
+    true
+}
+
 fn emergency_or_later(address: usize) {
     if let Some(page) = emergency::page_of(address) {
         emergency::free(address, page);
@@ -210,13 +274,12 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
         return;
     };
     if let Some(word) = page.record(slot) {
-        fork::notice_copy(thread);
         let Some(record) = Record::unpack(word.load(Ordering::Relaxed)) else {
             misuse::report(thread, Misuse::DoubleFree, address, 0, call);
             return;
         };
         word.store(0, Ordering::Relaxed);
-        count_free(thread, page, address, &record);
+        count_free(thread, page, page.usable(), address, &record);
     } else if Block::from_address(address).is_some_and(Block::is_marked_free) {
         misuse::report(thread, Misuse::DoubleFree, address, 0, call);
         return;
@@ -235,16 +298,16 @@ fn live_slot(page: &Page, address: usize) -> Option<usize> {
     page.slot_at(address)
 }
 
-#[inline]
-fn count_free(thread: &Thread, page: &Page, address: usize, record: &Record) {
+#[inline(always)]
+fn count_free(thread: &Thread, page: &Page, usable: usize, address: usize, record: &Record) {
     let entry = Entry {
         class: page.class(),
         site: record.site,
-        requested: page.usable().saturating_sub(record.slack),
+        requested: usable.saturating_sub(record.slack),
         slack: record.slack,
     };
     thread.track.freed(&STATE, &entry, record.birth, address);
-    if world::mode() == Mode::Trace {
+    if thread.gate() & TRACING != 0 {
         trace::freed(thread, address, entry.requested, record.site);
     }
 }
@@ -341,7 +404,7 @@ fn resize(
             slack: old.slack,
         };
         thread.track.freed(&STATE, &entry, old.birth, address);
-        if world::mode() == Mode::Trace {
+        if thread.gate() & TRACING != 0 {
             trace::freed(thread, address, old_requested, old.site);
         }
         let site = site(thread, call);

@@ -18,7 +18,7 @@ use pageshim_core::sys;
 use pageshim_core::track::Track;
 use pageshim_core::unwind::{Bounds, Memo};
 use pageshim_wire::frame::Kind;
-use pageshim_wire::process::{Drop as Dropped, word as process_word};
+use pageshim_wire::process::{Drop as Dropped, Mode, word as process_word};
 use pageshim_wire::thread::word;
 
 use crate::world::{ACCOUNTS, PAGES, SPACES, STATE};
@@ -28,6 +28,20 @@ use crate::{boot, link, tls, trace, world};
 pub(crate) const BUSY: u8 = 1;
 /// Blocks of this thread get records.
 pub(crate) const RECORDING: u8 = 2;
+/// Records name the call stack.
+pub(crate) const STACKS: u8 = 4;
+/// Every event is streamed as well.
+pub(crate) const TRACING: u8 = 8;
+
+/// The gate of a thread that is outside us.
+fn open_gate() -> u8 {
+    match world::mode() {
+        Mode::Off => 0,
+        Mode::Count => RECORDING,
+        Mode::Sampled | Mode::Exact => RECORDING | STACKS,
+        Mode::Trace => RECORDING | STACKS | TRACING,
+    }
+}
 
 /// See the module's text.
 #[repr(C, align(64))]
@@ -82,8 +96,13 @@ impl Thread {
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         let left = self.countdown.get();
-        self.countdown.set(left.wrapping_sub(1) & 1023);
+        self.countdown.set(left.saturating_sub(1));
         left == 0
+    }
+
+    /// The next upkeep is due after this many allocations.
+    pub(crate) fn due_in(&self, allocations: u32) {
+        self.countdown.set(allocations);
     }
 
     /// Slot number in the shared state.
@@ -222,7 +241,7 @@ pub(crate) fn attach() -> Option<&'static Thread> {
     };
     thread.control_block.set(tls::control_block());
     thread.rounds.set(0);
-    let gate = if world::recording() { RECORDING } else { 0 };
+    let gate = open_gate();
     thread.gate.set(gate | BUSY);
     tls::set(Some(thread));
     // SAFETY: this thread, and BUSY keeps signal handlers out.

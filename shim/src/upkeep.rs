@@ -1,12 +1,14 @@
-//! What is done now and then: every 1,024th recorded allocation of a thread.
+//! What is done now and then: every 1,024th recorded allocation of a thread,
+//! and every one in a child that has not yet made a state of its own.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use pageshim_wire::process::{Control, word};
 
+use crate::serve::Call;
 use crate::thread::Thread;
 use crate::world::STATE;
-use crate::{fork, link};
+use crate::{emergency, fork, link, serve};
 
 static DEPTH_LIMIT: AtomicUsize = AtomicUsize::new(0);
 
@@ -20,13 +22,18 @@ pub(crate) fn set_depth_limit(frames: usize) {
     DEPTH_LIMIT.store(frames, Ordering::Relaxed);
 }
 
-/// Clock, name, commands of the daemon, a lost link.
+const EVERY: u32 = 1024;
+
+/// Frees that were put off, copies of the process, clock, name, commands of the
+/// daemon, a lost link.
 #[cold]
 #[inline(never)]
-pub(crate) fn run(thread: &'static Thread) {
+pub(crate) fn run(thread: &'static Thread, call: &Call) {
+    thread.due_in(EVERY);
+    emergency::catch_up(|address| serve::give(thread, address, call));
+    fork::notice_copy(thread);
     STATE.advance_tick();
     thread.note_name();
-    fork::grow_when_lived(thread);
     obey(thread);
     link::keep();
 }

@@ -345,11 +345,23 @@ impl Heap {
         if !plain || block.is_marked_free() || !page.begins_at(block) {
             return false;
         }
+        self.give_own(page, block);
+        true
+    }
+
+    /// True for a page of slots with records that is ours and not full.
+    #[inline(always)]
+    pub fn owns_recorded(&self, page: &Page) -> bool {
+        page.owner.load(Ordering::Relaxed) == self.address() | RECORDS
+    }
+
+    /// Frees a block of a page that is ours and not full.
+    #[inline(always)]
+    pub fn give_own(&self, page: &'static Page, block: Block) {
         page.push(block);
         if page.used.get() == 0 {
             self.retire_empty(page);
         }
-        true
     }
 
     /// Frees a block of `page`, whoever owns it.
@@ -357,10 +369,7 @@ impl Heap {
     pub fn give(&self, page: &'static Page, block: Block) -> Freed {
         let word = page.owner.load(Ordering::Relaxed);
         if word & !RECORDS == self.address() {
-            page.push(block);
-            if page.used.get() == 0 {
-                self.retire_empty(page);
-            }
+            self.give_own(page, block);
             return Freed::Local;
         }
         self.give_slow(page, block)

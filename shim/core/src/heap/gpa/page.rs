@@ -245,6 +245,22 @@ impl Page {
         index * self.slot_bytes.get() as usize == offset
     }
 
+    /// Slot bytes and record of a block of a page of slots with records; `None`
+    /// when no slot begins there or the page has no records. The usual case's
+    /// [`Page::slot_at`] and [`Page::record`] in one.
+    #[inline(always)]
+    pub fn recorded_slot(&self, block: Block) -> Option<(usize, &AtomicU64)> {
+        let offset = block.address().wrapping_sub(self.start.get());
+        let index = divide(offset, self.magic.get());
+        let slot = self.slot_bytes.get() as usize;
+        if index * slot != offset {
+            return None;
+        }
+        let records = NonNull::new(self.records.get())?;
+        // SAFETY: the page has a record for each slot, and the address lies within its run.
+        Some((slot, unsafe { records.add(index).as_ref() }))
+    }
+
     /// The slot that holds `address` at any of its bytes.
     pub fn slot_around(&self, address: usize) -> Option<usize> {
         let offset = address.checked_sub(self.start.get())?;
