@@ -8,12 +8,12 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
-use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use pageshim_core::state::Identity;
 use pageshim_core::sys;
+use pageshim_core::unwind::find_module;
 use pageshim_wire::process::Mode;
 
 use crate::config::{self, Config};
@@ -125,12 +125,14 @@ extern "C" fn constructor() {
     link::connect_now();
 }
 
-/// An executable with a malloc of its own comes before us in every look-up.
+/// An executable with a malloc of its own comes before us in every look-up. Our
+/// own address cannot be asked for by name (it would be theirs), so modules are
+/// compared.
 fn warn_when_shadowed() {
     // SAFETY: a C string; asked outside our own paths.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) };
-    let ours = crate::exports::malloc_address();
-    if !found.is_null() && found != ours.cast::<c_void>().cast_mut() {
+    let start = |address: usize| find_module(address as u64).map(|module| module.start);
+    if !found.is_null() && start(found.addr()) != start(constructor as *const () as usize) {
         let _ = sys::write(
             2,
             b"pageshim: this program brings its own malloc, so its heap cannot be seen; it runs as without pageshim\n",

@@ -290,8 +290,3 @@ extern "C" fn malloc_usable_size(pointer: *mut u8) -> usize {
     }
     serve::usable(address).unwrap_or_else(|| foreign::usable(address))
 }
-
-/// The address others see as `malloc` when ours comes first.
-pub(crate) fn malloc_address() -> *const () {
-    malloc_stub as *const ()
-}

@@ -169,12 +169,18 @@ fn write_record(
     }
 }
 
-/// The site of the calling stack.
-#[inline]
+/// The site of the calling stack; 0 in modes without stacks.
+#[inline(always)]
 fn site(thread: &Thread, call: &Call) -> u32 {
     if thread.gate() & STACKS == 0 {
-        return 0;
+        0
+    } else {
+        captured_site(thread, call)
     }
+}
+
+#[inline(never)]
+fn captured_site(thread: &Thread, call: &Call) -> u32 {
     let Some(rows) = world::rows() else { return 0 };
     // SAFETY: we are this thread and inside.
     let (bounds, memo) = unsafe { thread.unwinding() };

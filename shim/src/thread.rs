@@ -49,6 +49,8 @@ pub(crate) struct Thread {
     heap: MaybeUninit<Heap>,
     gate: Cell<u8>,
     countdown: Cell<u32>,
+    every: Cell<u32>,
+    upkeep_ms: Cell<u64>,
     pub(crate) track: Track,
     slot: Cell<u64>,
     control_block: Cell<usize>,
@@ -103,6 +105,17 @@ impl Thread {
     /// The next upkeep is due after this many allocations.
     pub(crate) fn due_in(&self, allocations: u32) {
         self.countdown.set(allocations);
+        self.every.set(allocations);
+    }
+
+    /// How many allocations lay between the last two upkeeps.
+    pub(crate) fn upkeep_every(&self) -> u32 {
+        self.every.get().max(1)
+    }
+
+    /// Milliseconds since the last upkeep, which is now.
+    pub(crate) fn since_upkeep(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.upkeep_ms.replace(now_ms))
     }
 
     /// Slot number in the shared state.

@@ -1,8 +1,9 @@
-//! What is done now and then: every 1,024th recorded allocation of a thread,
-//! and every one in a child that has not yet made a state of its own.
+//! What is done now and then: every 1,024th recorded allocation of a thread, or
+//! four times a second, whichever comes first, and at every one in a child that has not yet made a state of its own.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use pageshim_core::sys;
 use pageshim_wire::process::{Control, word};
 
 use crate::serve::Call;
@@ -22,14 +23,24 @@ pub(crate) fn set_depth_limit(frames: usize) {
     DEPTH_LIMIT.store(frames, Ordering::Relaxed);
 }
 
-const EVERY: u32 = 1024;
+const EVERY_MAX: u32 = 1024;
+const EVERY_MS: u64 = 250;
+
+/// When the next upkeep is due: about every quarter of a second of a thread that
+/// allocates slowly, every 1,024th allocation of one that does not.
+fn pace(thread: &Thread) {
+    let passed = thread.since_upkeep(sys::coarse_ms()).max(1);
+    let last = u64::from(thread.upkeep_every());
+    let wanted = (last * EVERY_MS / passed).clamp(1, u64::from(EVERY_MAX));
+    thread.due_in(u32::try_from(wanted).unwrap_or(EVERY_MAX));
+}
 
 /// Frees that were put off, copies of the process, clock, name, commands of the
 /// daemon, a lost link.
 #[cold]
 #[inline(never)]
 pub(crate) fn run(thread: &'static Thread, call: &Call) {
-    thread.due_in(EVERY);
+    pace(thread);
     emergency::catch_up(|address| serve::give(thread, address, call));
     fork::notice_copy(thread);
     STATE.advance_tick();
