@@ -8,7 +8,9 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
+use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use pageshim_core::state::Identity;
@@ -125,19 +127,51 @@ extern "C" fn constructor() {
     link::connect_now();
 }
 
-/// An executable with a malloc of its own comes before us in every look-up. Our
-/// own address cannot be asked for by name (it would be theirs), so modules are
-/// compared.
+/// An executable with a malloc of its own comes before us in every look-up. The
+/// address alone does not tell: in an executable that is not position independent
+/// it is that of a jump slot, whose symbol is undefined there.
 fn warn_when_shadowed() {
-    // SAFETY: a C string; asked outside our own paths.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) };
-    let start = |address: usize| find_module(address as u64).map(|module| module.start);
-    if !found.is_null() && start(found.addr()) != start(constructor as *const () as usize) {
+    const SYMBOL: c_int = 1;
+    let mut place = MaybeUninit::<libc::Dl_info>::uninit();
+    let mut symbol: *const Symbol = ptr::null();
+    // SAFETY: C strings and our own variables; asked outside our own paths.
+    let known = unsafe {
+        let found = libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr());
+        dladdr1(found, place.as_mut_ptr(), &raw mut symbol, SYMBOL) != 0
+    };
+    // SAFETY: dladdr1 answered with null or a symbol of a loaded file.
+    let Some(symbol) = (unsafe { symbol.as_ref() }) else {
+        return;
+    };
+    let start = |address: u64| find_module(address).map(|module| module.start);
+    let at = ptr::from_ref(symbol).addr() as u64;
+    let elsewhere = start(at) != start(constructor as *const () as u64);
+    if known && elsewhere && symbol.section != 0 {
         let _ = sys::write(
             2,
             b"pageshim: this program brings its own malloc, so its heap cannot be seen; it runs as without pageshim\n",
         );
     }
+}
+
+/// An ELF symbol.
+#[repr(C)]
+struct Symbol {
+    name: u32,
+    info: u8,
+    other: u8,
+    section: u16,
+    value: u64,
+    size: u64,
+}
+
+unsafe extern "C" {
+    fn dladdr1(
+        address: *const c_void,
+        place: *mut libc::Dl_info,
+        extra: *mut *const Symbol,
+        kind: c_int,
+    ) -> c_int;
 }
 
 #[used]

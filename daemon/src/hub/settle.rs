@@ -44,7 +44,8 @@ fn busy(inner: &Inner, pid: u32) -> bool {
         if own || family.contains(&record.parent) {
             family.insert(record.token);
             let open = record.active.load(Ordering::Acquire);
-            busy |= if own { record.end().is_none() } else { open };
+            // A record stays active until what was noted of its end is in it.
+            busy |= open || own && record.end().is_none();
         }
     }
     busy
