@@ -115,6 +115,12 @@ fn random_work<L: Layer>(layer: &L) {
 }
 on_every_layer!(random_work_keeps_every_pattern, random_work);
 
+/// Whether the kernel can grow a mapping in place is chance: here it never does.
+fn stiff<'a, P: Layer>(failing: &'a Failing<P>) -> &'a Failing<P> {
+    failing.fail_resizes_from(0);
+    failing
+}
+
 /// A bit of work that takes from several layers' parents and gives all back,
 /// whatever is refused on the way.
 fn work(layer: &impl Layer) -> Result<(), OutOfMemory> {
@@ -158,8 +164,8 @@ fn t5_every_allocation_fails_once_and_nothing_leaks() {
     let sink = Memory::leaked();
     let counted = [
         check_all_allocation_failures(&parent, |failing| work(failing)),
-        check_all_allocation_failures(&parent, |failing| work(&<Arena<_>>::new(failing))),
-        check_all_allocation_failures(&parent, |failing| work(&SharedArena::new(failing))),
+        check_all_allocation_failures(&parent, |failing| work(&<Arena<_>>::new(stiff(failing)))),
+        check_all_allocation_failures(&parent, |failing| work(&SharedArena::new(stiff(failing)))),
         check_all_allocation_failures(&parent, |failing| {
             let small = Fixed::<Cell<usize>>::new(buffer(200));
             work(&First::new(small, failing))
@@ -186,7 +192,7 @@ fn t5_every_allocation_fails_once_and_nothing_leaks() {
             if all { Ok(()) } else { Err(OutOfMemory) }
         }),
         check_all_allocation_failures(&parent, |failing| {
-            let pool = Pool::<[u64; 9], _>::new(failing);
+            let pool = Pool::<[u64; 9], _>::new(stiff(failing));
             let held: Vec<_> = (0..500).map_while(|_| pool.create([1; 9])).collect();
             if held.len() == 500 {
                 Ok(())
@@ -196,7 +202,7 @@ fn t5_every_allocation_fails_once_and_nothing_leaks() {
         }),
     ];
     for (number, answer) in counted.iter().enumerate() {
-        assert!(answer.is_ok_and(|count| count > 0), "{number}: {answer:?}");
+        assert!(answer.is_ok_and(|count| count > 1), "{number}: {answer:?}");
     }
     assert_eq!(sink.findings(), [], "nothing was misused on the way");
     assert_eq!(parent.usage().committed, 0);
