@@ -5,7 +5,8 @@
 //! node  | header 32 | block | block | ...        tail |  --prev--> older node
 //! ```
 //! Each node is half again as large as what came before plus the request. Before
-//! a new node the parent is asked to enlarge the current one. Freeing or
+//! a new node the parent is asked to enlarge the current one by half, so that a
+//! long run of small blocks costs few calls. Freeing or
 //! resizing works for the last block of the current node; any other free leaves
 //! its bytes until [`Arena::reset`] or drop. Dropping gives all nodes back.
 //!
@@ -200,16 +201,14 @@ impl<P: Layer, T: Threading> Arena<P, T> {
         if self.current.get() != seen {
             return Some(());
         }
-        let mut before = 0;
-        if let Some(node) = self.node(seen) {
+        let (mut before, mut target) = (0, 0);
+        let node = self.node(seen);
+        if let Some(node) = node {
             let (_, next) = node.place(node.end.get(), shape)?;
             before = node.bytes.get();
-            let target = next.checked_add(HEADER)?;
-            let block = NonNull::new(ptr::with_exposed_provenance_mut(seen))?;
-            let held = Shape::new(before, NODE_ALIGN);
-            // SAFETY: a live block of the parent with this shape.
-            if target <= before || unsafe { self.parent.resize(block, held, target, caller) } {
-                node.bytes.set(target.max(before));
+            target = next.checked_add(HEADER)?;
+            let more = before.saturating_add(before / 2).max(target);
+            if target <= before || self.enlarge(node, more, caller) {
                 return Some(());
             }
         }
@@ -218,12 +217,31 @@ impl<P: Layer, T: Threading> Arena<P, T> {
         let enough = before.checked_add(least)?;
         let bytes = enough.checked_add(enough / 2)?;
         // A parent that cannot give half again as much may still give enough.
-        let (block, bytes) = [bytes, least].into_iter().find_map(|bytes| {
-            let held = Shape::new(bytes, NODE_ALIGN);
-            Some((self.parent.allocate(held, caller)?, bytes))
-        })?;
-        self.current.set(self.place_node(block, bytes, seen));
+        self.add_node(bytes, seen, caller)
+            .or_else(|| self.enlarge(node?, target, caller).then_some(()))
+            .or_else(|| self.add_node(least, seen, caller))
+    }
+
+    fn add_node(&self, bytes: usize, prev: usize, caller: Caller) -> Option<()> {
+        let held = Shape::new(bytes, NODE_ALIGN);
+        let block = self.parent.allocate(held, caller)?;
+        self.current.set(self.place_node(block, bytes, prev));
         Some(())
+    }
+
+    /// Asks the parent to make a node `target` bytes large where it is.
+    fn enlarge(&self, node: &Node<T::Number>, target: usize, caller: Caller) -> bool {
+        let address = node.start() - HEADER;
+        let Some(block) = NonNull::new(ptr::with_exposed_provenance_mut(address)) else {
+            return false;
+        };
+        let held = Shape::new(node.bytes.get(), NODE_ALIGN);
+        // SAFETY: a live block of the parent with this shape.
+        let done = unsafe { self.parent.resize(block, held, target, caller) };
+        if done {
+            node.bytes.set(target);
+        }
+        done
     }
 
     fn place_node(&self, block: NonNull<u8>, bytes: usize, prev: usize) -> usize {

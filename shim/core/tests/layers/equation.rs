@@ -58,7 +58,7 @@ fn the_equation_holds_for_fixed() {
     random_with(&fixed, 12, STEPS, |live| holds(fixed.usage(), live, BYTES));
     let shared = SharedFixed::new(buffer(BYTES));
     random_with(&shared, 13, STEPS, |live| {
-        holds(shared.usage(), live, BYTES)
+        holds(shared.usage(), live, BYTES);
     });
 }
 

@@ -116,7 +116,7 @@ fn random_work<L: Layer>(layer: &L) {
 on_every_layer!(random_work_keeps_every_pattern, random_work);
 
 /// Whether the kernel can grow a mapping in place is chance: here it never does.
-fn stiff<'a, P: Layer>(failing: &'a Failing<P>) -> &'a Failing<P> {
+fn stiff<P: Layer>(failing: &Failing<P>) -> &Failing<P> {
     failing.fail_resizes_from(0);
     failing
 }

@@ -122,7 +122,10 @@ impl fmt::Display for Report<'_> {
         ];
         for (name, trace) in traces {
             if !trace.is_empty() {
-                write!(out, "; {name} at {trace:#x?}")?;
+                write!(out, "; {name} at")?;
+            }
+            for frame in trace {
+                write!(out, " {frame:#x}")?;
             }
         }
         Ok(())

@@ -277,6 +277,10 @@ impl<const FRAMES: usize> State<FRAMES> {
         self.larges.get(address)
     }
 
+    #[expect(
+        clippy::result_large_err,
+        reason = "faults are copies, and nothing here may allocate a box"
+    )]
     /// The books of a block that is to be freed or resized, or the faults that
     /// say why that cannot be.
     fn check(

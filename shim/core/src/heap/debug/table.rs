@@ -147,7 +147,7 @@ impl<V: Copy> Table<V> {
                 // SAFETY: two different places of ours.
                 unsafe {
                     self.place(hole)
-                        .copy_from_nonoverlapping(self.place(index), 1)
+                        .copy_from_nonoverlapping(self.place(index), 1);
                 };
                 hole = index;
             }

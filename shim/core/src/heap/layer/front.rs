@@ -153,12 +153,12 @@ impl<L: Layer> Front<L> {
     #[inline(always)]
     pub fn duplicate<T: Copy>(&self, values: &[T]) -> Option<NonNull<[T]>> {
         let place = self.slice::<T>(values.len())?;
-        // SAFETY: fresh room for as many values; null only if empty is not possible.
+        // SAFETY: fresh room for as many values, or none and nothing is copied.
         unsafe {
             place
                 .cast::<T>()
                 .as_ptr()
-                .copy_from_nonoverlapping(values.as_ptr(), values.len())
+                .copy_from_nonoverlapping(values.as_ptr(), values.len());
         };
         Some(place)
     }
@@ -172,7 +172,7 @@ impl<L: Layer> Front<L> {
         unsafe {
             place
                 .as_ptr()
-                .copy_from_nonoverlapping(values.as_ptr(), values.len())
+                .copy_from_nonoverlapping(values.as_ptr(), values.len());
         };
         // SAFETY: as above, the last place.
         unsafe { place.add(values.len()).write(end) };

@@ -31,7 +31,6 @@ pub trait Number: Debug {
 }
 
 impl Number for Cell<usize> {
-    #[expect(clippy::declare_interior_mutable_const, reason = "an initial value")]
     const ZERO: Self = Cell::new(0);
 
     #[inline]
@@ -58,7 +57,6 @@ impl Number for Cell<usize> {
 }
 
 impl Number for AtomicUsize {
-    #[expect(clippy::declare_interior_mutable_const, reason = "an initial value")]
     const ZERO: Self = AtomicUsize::new(0);
 
     #[inline]
@@ -118,7 +116,6 @@ pub struct SpinMutex(Lock<()>);
 
 // SAFETY: Lock admits one holder.
 unsafe impl Mutex for SpinMutex {
-    #[expect(clippy::declare_interior_mutable_const, reason = "an initial value")]
     const OPEN: Self = Self(Lock::new(()));
     fn acquire(&self) {
         self.0.hold();
