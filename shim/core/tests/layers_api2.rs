@@ -32,7 +32,7 @@ fn collections(memory: impl Allocator + Copy) {
         inner.resize(length, length);
         nested.push(inner);
     }
-    assert_eq!(nested.iter().map(|inner| inner.len()).sum::<usize>(), 4950);
+    assert_eq!(nested.iter().map(Vec::len).sum::<usize>(), 4950);
     let empty: Vec<(), _> = Vec::new_in(memory);
     assert!(empty.is_empty());
 }

@@ -26,6 +26,7 @@
 #![allow(unsafe_code)]
 
 mod bucket;
+mod fault;
 mod report;
 mod state;
 mod table;
@@ -35,7 +36,8 @@ use core::ptr::NonNull;
 
 pub use report::{Capture, Finding, Report, Silent, Sink, caller_only};
 
-use self::state::{Fault, Faults, State, Trace};
+use self::fault::{Fault, Faults, Trace};
+use self::state::State;
 use super::layer::{Align, Caller, Held, Layer, Mutex, Shape, SpinMutex, Usage};
 
 /// Byte that fills a fresh block.

@@ -3,96 +3,16 @@
 
 use core::ptr::{self, NonNull};
 
-use super::bucket::{Bucket, FOOTER, Hold, Slot, Traces, broken_seal, seal};
-use super::report::{Finding, Report};
+use super::bucket::{Bucket, FOOTER, Hold, Slot, broken_seal, seal};
+use super::fault::{Fault, Faults, Trace, written};
+use super::report::Finding;
 use super::table::Table;
 use super::{Config, FILL_FRESH};
-use crate::heap::layer::{Align, Caller, Layer, Shape, Usage};
+use crate::heap::layer::{Align, Caller, Layer, Shape};
 
-pub(super) type Trace<const FRAMES: usize> = [usize; FRAMES];
+mod walk;
 
-fn known(trace: &[usize]) -> &[usize] {
-    let end = trace.iter().position(|frame| *frame == 0);
-    &trace[..end.unwrap_or(trace.len())]
-}
-
-/// A finding with copies of all it speaks of.
-#[derive(Clone, Copy)]
-pub(super) struct Fault<const FRAMES: usize> {
-    finding: Finding,
-    block: usize,
-    held: Shape,
-    given: Shape,
-    offset: usize,
-    traces: Traces<FRAMES>,
-    now: Trace<FRAMES>,
-}
-
-impl<const FRAMES: usize> Fault<FRAMES> {
-    pub(super) const fn plain(
-        finding: Finding,
-        block: usize,
-        held: Shape,
-        given: Shape,
-        now: Trace<FRAMES>,
-    ) -> Self {
-        Self {
-            finding,
-            block,
-            held,
-            given,
-            offset: 0,
-            traces: [[0; FRAMES]; 2],
-            now,
-        }
-    }
-
-    pub(super) const fn stops(&self) -> bool {
-        matches!(
-            self.finding,
-            Finding::InvalidFree | Finding::BooksOverwritten
-        )
-    }
-
-    pub(super) fn with_report(&self, tell: impl FnOnce(&Report<'_>)) {
-        tell(&Report {
-            finding: self.finding,
-            block: self.block,
-            held: self.held,
-            given: self.given,
-            offset: self.offset,
-            allocated: known(&self.traces[0]),
-            freed: known(&self.traces[1]),
-            now: known(&self.now),
-        });
-    }
-}
-
-/// What one call found: at most a size, an alignment and two writes.
-pub(super) struct Faults<const FRAMES: usize> {
-    found: [Option<Fault<FRAMES>>; 4],
-    /// The block was taken back.
-    pub(super) freed: bool,
-}
-
-impl<const FRAMES: usize> Faults<FRAMES> {
-    const fn none() -> Self {
-        Self {
-            found: [None; 4],
-            freed: false,
-        }
-    }
-
-    fn push(&mut self, fault: Fault<FRAMES>) {
-        if let Some(place) = self.found.iter_mut().find(|place| place.is_none()) {
-            *place = Some(fault);
-        }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Fault<FRAMES>> {
-        self.found.iter().flatten()
-    }
-}
+pub(super) use walk::Cursor;
 
 /// A block from the parent. `backing` 0: the memory went back, the books stayed.
 #[derive(Clone, Copy, Debug)]
@@ -108,14 +28,6 @@ pub(super) struct Change<const FRAMES: usize> {
     pub(super) to: usize,
     pub(super) may_move: bool,
     pub(super) trace: Trace<FRAMES>,
-}
-
-/// How far a walk over all blocks has come.
-#[derive(Default)]
-pub(super) struct Cursor {
-    bucket: usize,
-    slot: usize,
-    large: usize,
 }
 
 /// Where an address leads.
@@ -509,182 +421,6 @@ impl<const FRAMES: usize> State<FRAMES> {
         seal(address + change.to, FOOTER, config.canary);
         Some(place)
     }
-
-    // ---- walks ------------------------------------------------------------
-
-    fn bucket_at(&self, config: &Config<'_>, place: usize) -> Option<Bucket<FRAMES>> {
-        let (base, ()) = self.buckets.at(place)?;
-        Some(Bucket::at(base, config.bucket_bytes))
-    }
-
-    /// The next small block for which `visit` has an answer.
-    fn walk_small<R>(
-        &self,
-        config: &Config<'_>,
-        cursor: &mut Cursor,
-        visit: impl Fn(Bucket<FRAMES>, usize) -> Option<R>,
-    ) -> Option<R> {
-        while cursor.bucket < self.buckets.places() {
-            if let Some(bucket) = self.bucket_at(config, cursor.bucket) {
-                while cursor.slot < bucket.header().taken as usize {
-                    let slot = cursor.slot;
-                    cursor.slot += 1;
-                    if let Some(answer) = visit(bucket, slot) {
-                        return Some(answer);
-                    }
-                }
-            }
-            cursor.slot = 0;
-            cursor.bucket += 1;
-        }
-        None
-    }
-
-    /// The next large block for which `visit` has an answer.
-    fn walk_large<R>(
-        &self,
-        cursor: &mut Cursor,
-        visit: impl Fn(usize, &Large<FRAMES>) -> Option<R>,
-    ) -> Option<R> {
-        while cursor.large < self.larges.places() {
-            let place = cursor.large;
-            cursor.large += 1;
-            if let Some((address, large)) = self.larges.at(place)
-                && let Some(answer) = visit(address, large)
-            {
-                return Some(answer);
-            }
-        }
-        None
-    }
-
-    pub(super) fn next_live(
-        &self,
-        config: &Config<'_>,
-        cursor: &mut Cursor,
-    ) -> Option<Fault<FRAMES>> {
-        let leak = |address, slot: &Slot<FRAMES>| {
-            let live = slot.hold == Hold::Live;
-            live.then(|| of_slot(Finding::Leak, address, slot, 0))
-        };
-        self.walk_small(config, cursor, |bucket, index| {
-            leak(bucket.block(index), bucket.slot(index))
-        })
-        .or_else(|| self.walk_large(cursor, |address, large| leak(address, &large.slot)))
-    }
-
-    pub(super) fn next_written(
-        &self,
-        config: &Config<'_>,
-        cursor: &mut Cursor,
-    ) -> Option<Fault<FRAMES>> {
-        let small = self.walk_small(config, cursor, |bucket, index| {
-            let slot = *bucket.slot(index);
-            if slot.hold == Hold::Freed {
-                return config
-                    .check_write_after_free
-                    .then(|| written(bucket, index))?;
-            }
-            let offset = bucket.broken_seal(index, slot.requested)?;
-            let block = bucket.block(index);
-            Some(of_slot(Finding::Overflow, block, &slot, offset))
-        });
-        small.or_else(|| {
-            self.walk_large(cursor, |address, large| {
-                let slot = &large.slot;
-                if slot.hold == Hold::Freed {
-                    return None;
-                }
-                let broken = broken_seal(address + slot.requested, FOOTER, config.canary)?;
-                let offset = slot.requested + broken;
-                Some(of_slot(Finding::Overflow, address, slot, offset))
-            })
-        })
-    }
-
-    pub(super) fn usage(&self, config: &Config<'_>) -> Usage {
-        let mut usage = Usage {
-            requested: self.requested,
-            committed: self.committed,
-            metadata: self.buckets.bytes() + self.larges.bytes(),
-            ..Usage::default()
-        };
-        for place in 0..self.buckets.places() {
-            let Some(bucket) = self.bucket_at(config, place) else {
-                continue;
-            };
-            let (slot, header) = (bucket.slot_bytes(), bucket.header());
-            let unused = (header.slots - header.taken) as usize * slot;
-            usage.metadata += bucket.books_bytes();
-            usage.tails +=
-                config.bucket_bytes - bucket.books_bytes() - header.slots as usize * slot;
-            usage.retained += header.freed as usize * slot;
-            if header.retired {
-                usage.retained += unused;
-            } else {
-                usage.free_slots += unused;
-            }
-            for index in 0..header.taken as usize {
-                let books = bucket.slot(index);
-                if books.hold == Hold::Live {
-                    usage.rounding += slot - books.requested;
-                }
-            }
-        }
-        for place in 0..self.larges.places() {
-            match self.larges.at(place) {
-                Some((_, large)) if large.slot.hold == Hold::Live => usage.rounding += FOOTER,
-                Some((_, large)) => usage.retained += large.backing,
-                None => {}
-            }
-        }
-        usage
-    }
-
-    // ---- the end ----------------------------------------------------------
-
-    /// Gives back what `keep` does not want: buckets by base, large blocks.
-    fn sweep(&mut self, parent: &impl Layer, config: &Config<'_>, all: bool) {
-        // Removal shifts entries back, so a place is looked at until it stays.
-        let mut place = 0;
-        while place < self.buckets.places() {
-            match self.bucket_at(config, place) {
-                Some(bucket) if all || bucket.header().retired => {
-                    self.drop_bucket(parent, config, bucket.base);
-                }
-                _ => place += 1,
-            }
-        }
-        let mut place = 0;
-        while place < self.larges.places() {
-            match self
-                .larges
-                .at(place)
-                .map(|(address, large)| (address, *large))
-            {
-                Some((address, large)) if all || large.slot.hold == Hold::Freed => {
-                    self.larges.remove(address);
-                    self.committed -= large.backing;
-                    if large.backing != 0 {
-                        give(parent, address, Shape::new(large.backing, large.slot.align));
-                    }
-                }
-                _ => place += 1,
-            }
-        }
-    }
-
-    pub(super) fn flush(&mut self, parent: &impl Layer, config: &Config<'_>) {
-        self.sweep(parent, config, false);
-    }
-
-    pub(super) fn release(&mut self, parent: &impl Layer, config: &Config<'_>) {
-        self.sweep(parent, config, true);
-        self.committed -= self.buckets.bytes() + self.larges.bytes();
-        self.buckets.release(parent);
-        self.larges.release(parent);
-        debug_assert_eq!(self.committed, 0, "all memory went back to the parent");
-    }
 }
 
 fn bucket_shape(config: &Config<'_>) -> Shape {
@@ -697,27 +433,4 @@ fn give(parent: &impl Layer, address: usize, shape: Shape) {
         // SAFETY: taken from this parent with this shape; the tables forgot it.
         unsafe { parent.free(block, shape, Caller::NONE) };
     }
-}
-
-fn of_slot<const FRAMES: usize>(
-    finding: Finding,
-    block: usize,
-    slot: &Slot<FRAMES>,
-    offset: usize,
-) -> Fault<FRAMES> {
-    let now = [0; FRAMES];
-    Fault {
-        offset,
-        traces: slot.traces,
-        ..Fault::plain(finding, block, slot.shape(), slot.shape(), now)
-    }
-}
-
-fn written<const FRAMES: usize>(bucket: Bucket<FRAMES>, index: usize) -> Option<Fault<FRAMES>> {
-    let slot = *bucket.slot(index);
-    let offset = bucket.written_after_free(index)?;
-    // Each write is told of once.
-    bucket.fill_freed(index);
-    let block = bucket.block(index);
-    Some(of_slot(Finding::WriteAfterFree, block, &slot, offset))
 }
