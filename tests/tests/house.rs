@@ -102,23 +102,23 @@ fn forbid(dir: &str, words: &[&str], why: &str) {
     assert!(found.is_empty(), "{why}\n{}", found.join("\n"));
 }
 
-/// True for a file of tests beside the code: `tests.rs`, `x_tests.rs`, `tests/`, `benches/`.
+/// True for a file of tests beside the code: `tests.rs`, `x_tests.rs`, `tests/`, `benches/`, `examples/`.
 fn is_test(path: &Path) -> bool {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     let file = stem.is_some_and(|stem| stem == "tests" || stem.ends_with("_tests"));
     let names = path.parent().into_iter().flat_map(Path::iter);
     file || names
         .into_iter()
-        .any(|name| name == "tests" || name == "benches")
+        .any(|name| name == "tests" || name == "benches" || name == "examples")
 }
 
-/// True when `line` holds `word` as a path's beginning, not as part of another name.
+/// True when `line` holds `word` as a path's beginning, not as part of another name, nor as a function's.
 fn names(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let after = line[at + word.len()..].chars().next();
         let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-        !part(before) && before != Some(':') && !part(after)
+        !part(before) && before != Some(':') && !part(after) && after != Some('(')
     })
 }
 
@@ -129,6 +129,7 @@ fn the_reader_tells_names_apart() {
     assert!(names("let x = alloc::vec::Vec::new();", "alloc"));
     assert!(!names("use core::alloc::Layout;", "alloc"));
     assert!(!names("fn std_name() {}", "std"));
+    assert!(!names("unsafe fn alloc(&self)", "alloc"));
     assert_eq!(
         code("a // std\n#[cfg(test)]\nmod tests { use std; }").trim(),
         "a"

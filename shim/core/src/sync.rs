@@ -52,7 +52,8 @@ impl<T> Lock<T> {
 
     /// Takes the lock when it is open.
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        (self.held.swap(1, Ordering::Acquire) == 0).then_some(Guard(self))
+        // Not then_some: a guard made and dropped would open the holder's lock.
+        (self.held.swap(1, Ordering::Acquire) == 0).then(|| Guard(self))
     }
 
     /// Takes the lock and leaves it taken, for the time of a fork.
@@ -88,5 +89,22 @@ impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: the guard is the only way in.
         unsafe { &mut *self.0.value.get() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: a failed try leaves the lock to its holder. Method: try twice while it is held.
+    #[test]
+    fn a_failed_try_leaves_the_lock_held() {
+        let lock = Lock::new(7);
+        let held = lock.lock();
+        assert!(lock.try_lock().is_none());
+        assert!(lock.try_lock().is_none(), "the first try opened it");
+        drop(held);
+        assert_eq!(lock.try_lock().map(|value| *value), Some(7));
+        assert!(lock.try_lock().is_some(), "given back");
     }
 }

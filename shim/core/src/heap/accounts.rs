@@ -80,6 +80,15 @@ impl Accounts {
         calls[call as usize * 2 + 1].fetch_add(ns, Ordering::Relaxed);
     }
 
+    /// How often a system call was made, and the ns it took in all.
+    pub fn calls(&self, call: Syscall) -> (u64, u64) {
+        let shared = self.calls.load(Ordering::Acquire);
+        // SAFETY: as in word().
+        let calls = unsafe { shared.as_ref() }.unwrap_or(&self.private_calls);
+        let read = |index: usize| calls[index].load(Ordering::Relaxed);
+        (read(call as usize * 2), read(call as usize * 2 + 1))
+    }
+
     /// Moves the books into a shared state: `header` and the header of its
     /// thread slot 0, whose system call words serve the whole process.
     ///

@@ -2,6 +2,7 @@
 //!
 //! The parent of every other layer. It keeps no list and no lock: what is asked
 //! for here costs a system call, and that is the point of showing it.
+//! [`Pages`] are the calls, [`PageLayer`] makes a layer of them.
 //!
 //! # Failure
 //! `None` or `false` when the kernel refuses; nothing changes then.
@@ -11,6 +12,10 @@ use pageshim_wire::thread::Syscall;
 
 use super::accounts::Accounts;
 use crate::sys;
+
+mod layer;
+
+pub use layer::{Hint, PageLayer};
 
 /// The kernel's pages, billed to one set of books.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +55,36 @@ impl Pages {
         self.timed(Syscall::Mmap, || {
             // SAFETY: a new mapping at an address of the kernel's choice.
             unsafe { sys::map_anonymous(0, bytes, sys::PROT_READ_WRITE, false) }.ok()
+        })
+    }
+
+    /// Fresh zeroed memory, at `hint` if that is free.
+    pub fn map_near(&self, hint: usize, bytes: usize) -> Option<usize> {
+        self.timed(Syscall::Mmap, || {
+            // SAFETY: not fixed: the kernel picks another place when `hint` is taken.
+            unsafe { sys::map_anonymous(hint, bytes, sys::PROT_READ_WRITE, false) }.ok()
+        })
+    }
+
+    /// Grows or shrinks a mapping where it is.
+    ///
+    /// # Safety
+    /// The range was mapped by this layer; nobody uses what a smaller one loses.
+    pub unsafe fn resize(&self, address: usize, bytes: usize, new_bytes: usize) -> bool {
+        self.timed(Syscall::Mremap, || {
+            // SAFETY: caller's duty.
+            unsafe { sys::resize_mapping(address, bytes, new_bytes) }.is_ok()
+        })
+    }
+
+    /// Resizes a mapping, moving it when it must; content moves along.
+    ///
+    /// # Safety
+    /// As [`Pages::resize`]; after an answer only the new place is in use.
+    pub unsafe fn relocate(&self, address: usize, bytes: usize, new_bytes: usize) -> Option<usize> {
+        self.timed(Syscall::Mremap, || {
+            // SAFETY: caller's duty.
+            unsafe { sys::move_mapping(address, bytes, new_bytes, None) }.ok()
         })
     }
 

@@ -179,6 +179,19 @@ pub unsafe fn move_mapping(
     unsafe { call(number::MREMAP, args) }
 }
 
+/// Grows or shrinks a mapping where it is.
+///
+/// # Safety
+/// Nobody uses what a smaller mapping loses.
+pub unsafe fn resize_mapping(
+    address: usize,
+    bytes: usize,
+    new_bytes: usize,
+) -> Result<usize, Errno> {
+    // SAFETY: caller's duty; flags 0 = the mapping stays where it is.
+    unsafe { call(number::MREMAP, [address, bytes, new_bytes, 0, 0, 0]) }
+}
+
 /// Advice on a range: 4 drops its content, 14 asks for huge pages, 16 keeps it
 /// out of core dumps, 18 wipes it in a forked child.
 ///

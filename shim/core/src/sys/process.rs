@@ -144,6 +144,18 @@ struct Timespec {
 
 unsafe extern "C" {
     fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
+    fn getauxval(kind: u64) -> u64;
+}
+
+/// The page size this kernel runs with, from the auxiliary vector.
+pub fn os_page_bytes() -> usize {
+    const PAGE_BYTES: u64 = 6;
+    // SAFETY: reads what the kernel left on the stack at start; no allocation.
+    let bytes = unsafe { getauxval(PAGE_BYTES) };
+    usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| bytes.is_power_of_two())
+        .unwrap_or(crate::OS_PAGE_BYTES)
 }
 
 fn vdso_clock_ns(clock: i32) -> u64 {

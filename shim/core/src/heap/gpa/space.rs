@@ -321,6 +321,8 @@ impl Space {
         if after < inner.next && self.page(after).kind.get() == Kind::Free {
             count += absorb(inner, after);
         }
+        // Merged into a run before it, its first slice is a head no more (S2).
+        self.page(first).kind.set(Kind::Untouched);
         let head = self.page(start);
         head.dirty.set(any_dirty);
         head.freed_at_ms.set(stamp);

@@ -1,0 +1,13 @@
+//! The layers, each row of the table of what Zig's allocators do as a test of
+//! the row's name: page, fixed, arena, debug, smp, compositions, the suite.
+#![allow(unsafe_code, missing_docs)]
+
+mod arena;
+mod compose;
+mod debug;
+mod equation;
+mod fixed;
+mod page;
+mod smp;
+mod suite;
+mod support;
