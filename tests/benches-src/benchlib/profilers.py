@@ -65,7 +65,7 @@ def tools(places, chosen):
         return Contender("gperftools", str(LIBS / "libtcmalloc.so.4"), env)
 
     def heaptrack(out):
-        return Contender("heaptrack", "", prefix=("heaptrack", "--record-only", "-o", f"{out}/ht"))
+        return Contender("heaptrack", "", prefix=("heaptrack", "-o", f"{out}/ht"))
 
     def memcheck(_):
         quiet = ("valgrind", "-q", "--leak-check=full", "--log-file=/dev/null")
