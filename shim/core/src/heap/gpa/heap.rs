@@ -346,7 +346,8 @@ impl Heap {
             return false;
         }
         page.push(block);
-        if page.used.get() == 0 {
+        // A class's only page stays: a loop of pairs must not leave the fast path.
+        if page.used.get() == 0 && !page.is_alone() {
             self.retire_empty(page);
         }
         true

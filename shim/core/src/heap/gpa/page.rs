@@ -20,7 +20,7 @@ use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::classes::{SINGLETON, divide};
+use super::classes::{SINGLETON, divide, divides};
 
 /// The page is off its heap's queue because no slot is free.
 pub const FULL: usize = 1;
@@ -241,8 +241,13 @@ impl Page {
     #[inline(always)]
     pub(super) fn begins_at(&self, block: Block) -> bool {
         let offset = block.address().wrapping_sub(self.start.get());
-        let index = divide(offset, self.magic.get());
-        index * self.slot_bytes.get() as usize == offset
+        divides(offset, self.magic.get())
+    }
+
+    /// True when the page is the only one in its queue.
+    #[inline(always)]
+    pub(super) fn is_alone(&self) -> bool {
+        self.next.get().is_null() && self.prev.get().is_null()
     }
 
     /// The slot that holds `address` at any of its bytes.
