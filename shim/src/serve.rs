@@ -286,7 +286,7 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
         };
         word.store(0, Ordering::Relaxed);
         count_free(thread, page, page.usable(), address, &record);
-    } else if Block::from_address(address).is_some_and(Block::is_marked_free) {
+    } else if Block::from_address(address).is_some_and(|block| block.is_marked_free(page)) {
         misuse::report(thread, Misuse::DoubleFree, address, 0, call);
         return;
     }

@@ -64,17 +64,22 @@ pub const fn page_slots(class: usize) -> usize {
     page_slices(class) * SLICE_BYTES / slot_bytes(class)
 }
 
-const MAGIC_SHIFT: u32 = 44;
-
-/// Multiplier that turns division by `slot` into [`divide`].
+/// Multiplier that turns division by `slot` into [`divide`]: `2^64 / slot`, rounded up.
 pub const fn magic(slot: usize) -> u64 {
-    (1u64 << MAGIC_SHIFT).div_ceil(slot as u64)
+    u64::MAX / slot as u64 + 1
 }
 
-/// `offset / slot` for offsets within a page run.
+/// `offset / slot` for offsets within a page run: the product's upper half.
 #[inline]
 pub const fn divide(offset: usize, magic: u64) -> usize {
-    ((offset as u64 * magic) >> MAGIC_SHIFT) as usize
+    ((offset as u128 * magic as u128) >> 64) as usize
+}
+
+/// True when `slot` divides an offset within a page run: the product's lower half
+/// is the remainder in units of `2^64 / slot`, so under one unit means none.
+#[inline]
+pub const fn divides(offset: usize, magic: u64) -> bool {
+    (offset as u64).wrapping_mul(magic) < magic
 }
 
 /// The class whose slots are multiples of `align` (a power of two) and hold
@@ -124,6 +129,7 @@ mod tests {
                 for within in [0, 1, slot / 2, slot - 1] {
                     let offset = index * slot + within;
                     assert_eq!(divide(offset, multiplier), index, "class {class}");
+                    assert_eq!(divides(offset, multiplier), within == 0, "class {class}");
                 }
             }
         }

@@ -26,7 +26,7 @@ use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use pageshim_wire::process::class;
+use pageshim_wire::process::{Misuse, class, word};
 
 use super::classes::{
     CLASSES, DIRECT_MAX, SINGLETON, SLICE_BYTES, SLICE_SHIFT, SLOT_CLASSES, SLOT_MAX, class_of,
@@ -286,6 +286,9 @@ impl Heap {
                 break;
             };
             page.collect_remote();
+            if page.is_torn() {
+                self.mend(page);
+            }
             if !page.free.get().is_null() {
                 return Some(page);
             }
@@ -299,6 +302,14 @@ impl Heap {
             return self.refill(class);
         }
         self.fresh_page(class)
+    }
+
+    /// Counts a double free that showed late, and survives it.
+    #[cold]
+    fn mend(&self, page: &Page) {
+        page.mend();
+        let word = word::MISUSE + Misuse::DoubleFree as usize;
+        self.accounts.add(word, 1);
     }
 
     fn carve(&self, page: &Page) {
@@ -342,7 +353,7 @@ impl Heap {
     #[inline(always)]
     pub fn give_fast(&self, page: &'static Page, block: Block) -> bool {
         let plain = page.owner.load(Ordering::Relaxed) == self.address();
-        if !plain || block.is_marked_free() || !page.begins_at(block) {
+        if !plain || !page.begins_at(block) {
             return false;
         }
         self.give_own(page, block);
@@ -359,7 +370,8 @@ impl Heap {
     #[inline(always)]
     pub fn give_own(&self, page: &'static Page, block: Block) {
         page.push(block);
-        if page.used.get() == 0 {
+        // A class's only page stays: a loop of pairs must not leave the fast path.
+        if page.used.get() == 0 && !page.is_alone() {
             self.retire_empty(page);
         }
     }
@@ -413,7 +425,7 @@ impl Heap {
     }
 
     fn give_remote(&self, page: &'static Page, block: Block) {
-        block.mark_free();
+        block.mark_free(page);
         let mut old = page.remote.load(Ordering::Relaxed);
         loop {
             let new = if old & NOTIFY != 0 {
@@ -610,6 +622,10 @@ impl Heap {
 
     /// Gives an empty page's slices back to the space.
     fn release_page(&self, page: &'static Page) {
+        if !page.is_surely_empty() {
+            self.mend(page);
+            return;
+        }
         let bin = &self.bins[page.class()];
         for spare in &bin.spares {
             if ptr::eq(spare.get(), page) {

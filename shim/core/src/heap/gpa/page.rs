@@ -11,7 +11,9 @@
 //! P1. Fields in `Cell`s belong to the owner of the page, or to the holder of
 //!     the space's lock while the run is free.
 //! P2. `used` counts slots that are neither in `free` nor beyond `capacity`;
-//!     slots in `remote` or a heap's `delayed` list count as used.
+//!     slots in `remote` or a heap's `delayed` list count as used. A page whose
+//!     list a double free tore counts 2^31 more.
+//! P5. Each slot in a free list, carved or pushed, bears the free mark.
 //! P3. A record is zero exactly when its slot holds no live block.
 //! P4. Page structs are never unmapped.
 #![allow(unsafe_code)]
@@ -20,7 +22,7 @@ use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::classes::{SINGLETON, divide};
+use super::classes::{SINGLETON, divide, divides};
 
 /// The page is off its heap's queue because no slot is free.
 pub const FULL: usize = 1;
@@ -34,9 +36,6 @@ pub const SINGLE: usize = 8;
 pub const FLAGS: usize = 15;
 /// Bit in `remote`: whoever frees next tells the owner.
 pub(super) const NOTIFY: usize = 1;
-
-/// Second word of a free block: a double free shows without records.
-const FREE_MARK: u64 = 0xf4ee_b10c_a31d_7265;
 
 /// What a slice's page struct describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,22 +76,26 @@ impl Block {
         self.0.as_ptr()
     }
 
-    /// True when the block's second word says it is free already. A live block
-    /// could hold the mark only by copying it out of a freed one.
+    /// True when the block's second word names its page, as a free block's does. A
+    /// live block could only by copying it out of a freed one.
     #[inline]
-    pub fn is_marked_free(self) -> bool {
+    pub fn is_marked_free(self, page: &Page) -> bool {
         // SAFETY: blocks are at least 16 bytes of ours.
-        unsafe { self.0.cast::<u64>().add(1).read() == FREE_MARK }
+        unsafe { self.0.cast::<usize>().add(1).read() == page.mark() }
     }
 
-    pub(super) fn mark_free(self) {
-        self.mark(FREE_MARK);
+    /// Marks a block free. The mark shows a double free without records. It is
+    /// looked at when the block is next taken, not when it is freed: its line is
+    /// needed then anyway, while a free that only writes does not wait for memory.
+    #[inline]
+    pub(super) fn mark_free(self, page: &Page) {
+        self.mark(page.mark());
     }
 
     #[inline]
-    fn mark(self, mark: u64) {
+    fn mark(self, mark: usize) {
         // SAFETY: as above; the block is free, or just being handed out.
-        unsafe { self.0.cast::<u64>().add(1).write(mark) };
+        unsafe { self.0.cast::<usize>().add(1).write(mark) };
     }
 
     #[inline]
@@ -176,10 +179,20 @@ impl Page {
         }
     }
 
-    /// Takes a free slot.
+    /// What a free block of this page bears in its second word.
+    #[inline]
+    fn mark(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
+    /// Takes a free slot. `None` when there is none, and when the list is not
+    /// sound, see [`Page::is_torn`].
     #[inline]
     pub(super) fn pop(&self) -> Option<Block> {
         let block = Block(NonNull::new(self.free.get())?);
+        if !block.is_marked_free(self) {
+            return None;
+        }
         self.free.set(block.next());
         block.mark(0);
         self.used.set(self.used.get() + 1);
@@ -190,9 +203,31 @@ impl Page {
     #[inline]
     pub(super) fn push(&self, block: Block) {
         block.set_next(self.free.get());
-        block.mark(FREE_MARK);
+        block.mark_free(self);
         self.free.set(block.pointer());
         self.used.set(self.used.get() - 1);
+    }
+
+    /// True when the first of the free list is no free block: it was freed twice,
+    /// and taken since. What was behind it is unknown.
+    pub(super) fn is_torn(&self) -> bool {
+        NonNull::new(self.free.get()).is_some_and(|first| !Block(first).is_marked_free(self))
+    }
+
+    /// True when each slot is free, as `used == 0` says. A block freed twice
+    /// makes it say so while another still lives; records would have shown it.
+    pub(super) fn is_surely_empty(&self) -> bool {
+        if self.has_records() {
+            return true;
+        }
+        let mut slots = (0..self.carved()).map(|index| self.slot_address(index));
+        slots.all(|slot| Block::from_address(slot).is_some_and(|block| block.is_marked_free(self)))
+    }
+
+    /// After a double free: forgets the free list and never looks empty again (P2).
+    pub(super) fn mend(&self) {
+        self.free.set(ptr::null_mut());
+        self.used.set(self.used.get().wrapping_add(1 << 31));
     }
 
     /// The size class.
@@ -241,8 +276,13 @@ impl Page {
     #[inline(always)]
     pub(super) fn begins_at(&self, block: Block) -> bool {
         let offset = block.address().wrapping_sub(self.start.get());
-        let index = divide(offset, self.magic.get());
-        index * self.slot_bytes.get() as usize == offset
+        divides(offset, self.magic.get())
+    }
+
+    /// True when the page is the only one in its queue.
+    #[inline(always)]
+    pub(super) fn is_alone(&self) -> bool {
+        self.next.get().is_null() && self.prev.get().is_null()
     }
 
     /// Slot bytes and record of a block of a page of slots with records; `None`
@@ -334,6 +374,7 @@ impl Page {
         for index in (first..first + count).rev() {
             if let Some(block) = Block::from_address(self.slot_address(index)) {
                 block.set_next(next);
+                block.mark_free(self);
                 next = block.pointer();
             }
         }

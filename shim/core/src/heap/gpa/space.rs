@@ -149,6 +149,8 @@ impl Space {
         }
         let at =
             self.structs.load(Ordering::Relaxed) + ((offset >> SLICE_SHIFT) << PAGE_STRUCT_SHIFT);
+        // SAFETY: the structs are at no address near zero; the optimiser does not know.
+        unsafe { core::hint::assert_unchecked(at != 0) };
         // SAFETY: S1: below the limit all structs are committed.
         Some(unsafe { &*ptr::with_exposed_provenance(at) })
     }

@@ -8,7 +8,7 @@ use std::{ptr, thread};
 
 use core::sync::atomic::Ordering;
 
-use pageshim_wire::process::{CLASS_WORDS, class, word};
+use pageshim_wire::process::{CLASS_WORDS, Misuse, class, word};
 
 use super::classes::{CLASSES, SINGLETON, SLOT_MAX, slot_bytes};
 use super::{Block, Heap, Spaces};
@@ -265,4 +265,39 @@ fn a_singleton_resizes_in_place() {
     heap.give(page, block);
     let (_, aligned, _) = heap.take_single(10, 8 << 20).expect("memory");
     assert!(aligned.slot_address(0).is_multiple_of(8 << 20));
+}
+
+// Goal: a block freed twice on the fast path is never handed out twice, and its
+// page is not given back below a live neighbour. Method: both orders of events.
+#[test]
+fn a_double_free_shows_late_and_is_survived() {
+    let world = world(64 << 20);
+    let heap = world.heap();
+    let misuse = || {
+        let index = word::MISUSE + Misuse::DoubleFree as usize;
+        world.accounts.word(index).load(Ordering::Relaxed)
+    };
+    let (kept, page) = heap.take(64).expect("a block");
+    let (twice, _) = heap.take(64).expect("a block");
+    assert!(heap.give_fast(page, twice));
+    assert!(heap.give_fast(page, twice));
+    let mut seen = std::collections::BTreeSet::from([kept.address()]);
+    for _ in 0..3000 {
+        let (block, _) = heap.take(64).expect("a block");
+        assert!(seen.insert(block.address()), "handed out twice");
+    }
+    assert_eq!(misuse(), 1);
+
+    let (kept, page) = heap.take(128).expect("a block");
+    let (twice, _) = heap.take(128).expect("a block");
+    assert!(heap.give_fast(page, twice));
+    assert!(heap.give_fast(page, twice));
+    heap.trim();
+    assert_eq!(misuse(), 2);
+    assert!(core::ptr::eq(
+        world.spaces.page_of(kept.address()).expect("ours"),
+        page
+    ));
+    assert_eq!(page.usable(), 128, "the page still serves its class");
+    assert!(heap.give_fast(page, kept));
 }
