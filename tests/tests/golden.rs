@@ -57,6 +57,11 @@ impl Instruction {
         self.mnemonic == "push" || (self.targets_memory() && !self.only_compares())
     }
 
+    /// A jump to the middle of a function.
+    fn is_within(&self) -> bool {
+        self.operands.contains("+0x")
+    }
+
     fn is_branch(&self) -> bool {
         self.mnemonic.starts_with('j') && self.mnemonic != "jmp"
     }
@@ -122,6 +127,9 @@ fn disassemble() -> Code {
     }
 }
 
+/// Instructions of an export's stub, its jump included.
+const STUB_MAX: usize = 4;
+
 impl Code {
     /// Every way from `address` to a `ret` without a call, shortest first.
     fn fast_paths(&self, address: u64) -> Vec<Vec<Instruction>> {
@@ -149,9 +157,13 @@ impl Code {
                     break;
                 }
                 "call" | "ud2" | "int3" | "hlt" | "notrack" => break,
+                // The stub's own jump leads to the function; a later one to the start of
+                // another function is a call in tail position: the slow way out.
                 "jmp" => match instruction.target() {
-                    Some(target) => address = target,
-                    None => break,
+                    Some(target) if path.len() <= STUB_MAX || instruction.is_within() => {
+                        address = target;
+                    }
+                    _ => break,
                 },
                 _ => {
                     if let Some(target) = instruction.target().filter(|_| instruction.is_branch()) {
