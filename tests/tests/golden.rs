@@ -166,7 +166,8 @@ impl Code {
                     _ => break,
                 },
                 _ => {
-                    if let Some(target) = instruction.target().filter(|_| instruction.is_branch()) {
+                    let branches = instruction.is_branch() && instruction.is_within();
+                    if let Some(target) = instruction.target().filter(|_| branches) {
                         self.follow(target, path, found);
                     }
                     address = *next;
