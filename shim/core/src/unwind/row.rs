@@ -103,6 +103,13 @@ impl Row {
         (((self.0 << 48).cast_signed() >> 56) * 8).cast_unsigned()
     }
 
+    /// True when rbp goes through the step untouched.
+    #[inline(always)]
+    pub(crate) const fn passes_bp(self) -> bool {
+        let same = matches!(self.rule(), BpRule::Same);
+        same && !matches!(self.kind(), Kind::Signal | Kind::NoTable)
+    }
+
     /// True when the step out of this frame looks at rbp (other than to pass it on).
     #[inline(always)]
     pub(crate) const fn uses_bp(self) -> bool {

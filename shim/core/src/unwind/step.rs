@@ -89,11 +89,12 @@ fn finish(
         ..Step::default()
     };
     let slot = sp.wrapping_sub(8);
-    if slot < from.sp || sp < 8 {
-        return (out, Err(End::NoProgress)); // S1
-    }
-    let Some(pc) = bounds.read(slot) else {
-        return (out, Err(End::OutOfBounds));
+    let pc = match bounds.read_above(from.sp, slot) {
+        Some(pc) => pc,
+        None => match read_far(bounds, from.sp, sp) {
+            Ok(pc) => pc,
+            Err(end) => return (out, Err(end)),
+        },
     };
     (out.pc, out.pc_slot) = (pc, slot);
     if row.rule() != BpRule::Same {
@@ -107,6 +108,17 @@ fn finish(
         out.bp = word.unwrap_or(0);
     }
     (out, plausible(pc))
+}
+
+/// A return address that is not on the known part of the stack above `from`.
+#[cold]
+#[inline(never)]
+fn read_far(bounds: &mut Bounds, from: u64, sp: u64) -> Result<u64, End> {
+    let slot = sp.wrapping_sub(8);
+    if slot < from || sp < 8 {
+        return Err(End::NoProgress); // S1
+    }
+    bounds.read(slot).ok_or(End::OutOfBounds)
 }
 
 /// Where rbp is when not beside the CFA; an unreadable place when it is lost.
