@@ -73,6 +73,43 @@ pub(crate) fn step(bounds: &mut Bounds, row: Row, sp: u64, bp: u64) -> (Step, Re
     }
 }
 
+/// The step of nearly all frames, in few instructions: CFA by rsp or rbp, rbp
+/// untouched or saved beside the CFA, all of it on the known part of the stack and
+/// above `sp`. `None`, nothing done, when [`step_any`] has to look.
+#[inline(always)]
+pub(crate) fn step_usual(bounds: &Bounds, row: Row, from: Regs) -> Option<Regs> {
+    if !row.is_usual() {
+        return None;
+    }
+    let by_sp = matches!(row.kind(), Kind::Sp);
+    let sp = if by_sp { from.sp } else { from.bp }.wrapping_add(row.offset());
+    let pc = bounds.read_above(from.sp, sp.wrapping_sub(8))?;
+    let mut bp = from.bp;
+    if row.rule() != BpRule::Same {
+        bp = bounds.read_above(from.sp, sp.wrapping_add(row.bp_at()))?;
+    }
+    let code = pc.wrapping_sub(CODE_MIN) < CODE_END - CODE_MIN;
+    code.then_some(Regs { pc, sp, bp })
+}
+
+/// Any step; `last` gets what it read.
+#[cold]
+#[inline(never)]
+pub(crate) fn step_any(
+    bounds: &mut Bounds,
+    row: Row,
+    from: Regs,
+    last: &mut Step,
+) -> Result<Regs, End> {
+    let (next, end) = step(bounds, row, from.sp, from.bp);
+    *last = next;
+    end.map(|()| Regs {
+        pc: next.pc,
+        sp: next.sp,
+        bp: next.bp,
+    })
+}
+
 /// Reads what lies below a known CFA, the caller's stack pointer.
 #[inline(always)]
 fn finish(

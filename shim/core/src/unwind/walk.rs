@@ -25,7 +25,7 @@ use super::cfi::{SIGNAL_BP, SIGNAL_PC, SIGNAL_SP};
 use super::memo::{Captured, Frame, Memo, Word};
 use super::row::{BpRule, Kind, Row};
 use super::rows::{Missed, Rows};
-use super::step::{Regs, Step, step};
+use super::step::{Regs, Step, step_any, step_usual};
 
 /// What the walk found: `new` frames at the upper end, behind `kept` old ones.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ impl Memo {
     pub fn capture(
         &mut self,
         rows: &Rows,
-        regs: Regs,
+        regs: &Regs,
         bounds: &mut Bounds,
         limit: usize,
     ) -> Captured {
@@ -52,7 +52,7 @@ impl Memo {
         let old = if valid { old } else { 0 };
         self.missed.count = 0;
         let mut barrier = old;
-        if old > 0 && bounds.enter(regs.sp) && self.is_at(old - 1, regs) {
+        if old > 0 && bounds.enter(regs.sp) && self.is_at(old - 1, *regs) {
             match self.first_bad(old - 1, regs.sp, bounds) {
                 None => {
                     self.len = old;
@@ -70,12 +70,18 @@ impl Memo {
     fn capture_anew(
         &mut self,
         rows: &Rows,
-        regs: Regs,
+        regs: &Regs,
         bounds: &mut Bounds,
         limit: usize,
         [old, barrier]: [usize; 2],
     ) -> Captured {
         (self.generation, self.limit) = (rows.generation(), limit as u32);
+        // Word by word: a vector would wait for the stores that made it.
+        let regs = Regs {
+            pc: regs.pc,
+            sp: opaque(regs.sp),
+            bp: regs.bp,
+        };
         let mut last = Step::default();
         let mut walk = self.walk(rows, regs, bounds, [old, barrier], &mut last);
         let depth = walk.kept + walk.new;
@@ -103,21 +109,19 @@ impl Memo {
         last: &mut Step,
     ) -> Walk {
         let (mut state, mut top, mut new) = (regs, old, 0);
-        let (limit, generation) = (self.limit as usize, self.generation);
         let entered = bounds.enter(regs.sp);
+        let limit = if entered { self.limit as usize } else { 1 };
+        let generation = self.generation;
         let end = loop {
             top = self.pop(top.min(Self::CAPACITY - new), state.sp);
             let at = top.wrapping_sub(1);
-            let known = top > 0 && entered && self.keys[at & Self::MASK] == key(state);
+            let known = top > 0 && self.keys[at & Self::MASK] == key(state);
             if known && at < barrier && self.same_bp(at, state) {
                 let Some(bad) = self.first_bad(at, state.sp, bounds) else {
                     let (kept, end) = (top, self.end());
                     return Walk { kept, new, end };
                 };
                 barrier = bad;
-            }
-            if new == limit {
-                break End::DepthLimit;
             }
             let row = if known {
                 self.frames[at & Self::MASK].row()
@@ -126,19 +130,21 @@ impl Memo {
             };
             new += 1;
             self.note(Self::CAPACITY - new, state, row);
+            if new < limit
+                && let Some(next) = step_usual(bounds, row, state)
+            {
+                state = next;
+                continue;
+            }
             if !entered {
                 *last = Step::default();
                 break End::OutOfBounds;
             }
-            let (next, end) = step(bounds, row, state.sp, state.bp);
-            if let Err(end) = end {
-                *last = next;
-                break end;
+            match step_any(bounds, row, state, last) {
+                Ok(_) if new == limit => break End::DepthLimit,
+                Ok(next) => state = next,
+                Err(end) => break end,
             }
-            if new == limit {
-                *last = next;
-            }
-            (state.pc, state.sp, state.bp) = (next.pc, next.sp, next.bp);
         };
         Walk { kept: 0, new, end }
     }
@@ -238,98 +244,79 @@ impl Memo {
         if self.irregular as usize >= kept {
             self.irregular = u32::MAX;
         }
-        let mut outer = Outer::default();
+        let (mut hash, mut needs_bp) = (mix(SEED, walk.end as u64), false);
         if kept == 0 {
             self.set_end(walk.end);
             (self.highest, self.checks_len) = (0, 0);
-            outer.hash = mix(SEED, walk.end as u64);
         } else {
-            let frame = &self.frames[(kept - 1) & Self::MASK];
-            (outer.hash, outer.bp, outer.needs_bp) = (frame.hash, frame.bp, frame.needs_bp());
-            outer.sp = self.keys[(kept - 1) & Self::MASK].above;
-            self.checks_len = frame.checks() as u32;
+            let outer = &self.frames[(kept - 1) & Self::MASK];
+            (hash, needs_bp) = (outer.hash, outer.needs_bp());
+            self.checks_len = outer.checks() as u32;
         }
         for index in 0..walk.new {
             let from = &self.frames[(Self::CAPACITY - walk.new + index) & Self::MASK];
-            let (row, hash) = (Row(from.marked), mix(outer.hash, from.pc));
-            let regs = Regs {
-                pc: from.pc,
-                sp: from.hash,
-                bp: from.bp,
-            };
+            let (sp, bp, pc, row) = (from.hash, from.bp, from.pc, Row(from.marked));
+            hash = mix(hash, pc);
             let to = kept + index;
-            if to == 0 {
-                self.link_root(regs, last);
-            } else {
-                self.link(to, regs, row, &outer, bounds);
-            }
-            let needs_bp = row.uses_bp() || outer.needs_bp && row.passes_bp();
-            self.keys[to & Self::MASK] = key(regs);
+            self.keys[to & Self::MASK] = Word::key(sp, pc);
             let frame = &mut self.frames[to & Self::MASK];
-            frame.marked = Frame::mark(row, needs_bp, self.checks_len as usize);
-            (frame.hash, frame.bp) = (hash, regs.bp);
-            outer = Outer {
-                sp: regs.sp,
-                bp: regs.bp,
-                hash,
-                needs_bp,
-            };
+            (frame.hash, frame.bp, frame.marked) = (hash, bp, row.0);
+            if needs_bp || to == 0 || !row.is_usual() {
+                self.link(to, last, bounds);
+            }
+            needs_bp = row.uses_bp() || needs_bp && row.passes_bp();
+            let marked = Frame::mark(row, needs_bp, self.checks_len as usize);
+            self.frames[to & Self::MASK].marked = marked;
         }
         if kept == 0 {
             self.highest = self.highest.max(self.keys[0].above.wrapping_sub(8));
         }
     }
 
-    /// Notes what the step from frame `at` to `outer` read besides the pc.
-    #[inline(always)]
-    fn link(&mut self, at: usize, regs: Regs, row: Row, outer: &Outer, bounds: &Bounds) {
-        match row.kind() {
-            Kind::Sp | Kind::Bp => {}
-            Kind::BpDeref => self.check(at, regs, regs.bp.wrapping_add(row.offset()), outer.sp),
-            _ => return self.link_rare(at, regs, row, outer),
-        }
-        if !outer.needs_bp {
-            return;
-        }
-        let slot = match row.rule() {
-            BpRule::AtCfa => outer.sp.wrapping_add(row.bp_at()),
-            BpRule::AtBp => regs.bp.wrapping_add(row.bp_at()),
-            _ => return,
+    /// Notes what the step out of frame `at` read besides the pc; of the root's,
+    /// what the step that ended the stack read.
+    #[inline(never)]
+    fn link(&mut self, at: usize, last: &Step, bounds: &Bounds) {
+        let Some(before) = at.checked_sub(1) else {
+            return self.link_root(last);
         };
-        if !bounds.holds(slot) || !slot.is_multiple_of(8) {
-            self.set_irregular(at); // it could not be read, or not by the active stack
-        }
-        self.check(at, regs, slot, outer.bp);
-    }
-
-    #[cold]
-    fn link_rare(&mut self, at: usize, regs: Regs, row: Row, outer: &Outer) {
-        let bp_slot = match row.kind() {
-            Kind::Signal => {
-                let sp_slot = regs.sp.wrapping_add_signed(SIGNAL_SP);
-                self.check(at, regs, sp_slot, outer.sp);
+        let sp = self.keys[at & Self::MASK].above;
+        let Frame { bp, marked, .. } = self.frames[at & Self::MASK];
+        let (row, outer) = (Row(marked), self.frames[before & Self::MASK]);
+        let outer_sp = self.keys[before & Self::MASK].above;
+        let slot = match (row.kind(), row.rule()) {
+            (Kind::Signal, _) => {
                 self.set_irregular(at);
-                regs.sp.wrapping_add_signed(SIGNAL_BP)
+                self.check(at, sp.wrapping_add_signed(SIGNAL_SP), outer_sp);
+                sp.wrapping_add_signed(SIGNAL_BP)
             }
-            Kind::NoTable => regs.bp,
-            _ => return,
+            (Kind::NoTable, _) => bp,
+            (Kind::End | Kind::Bad, _) => return,
+            (_, BpRule::AtCfa) => outer_sp.wrapping_add(row.bp_at()),
+            (_, BpRule::AtBp) => bp.wrapping_add(row.bp_at()),
+            (_, BpRule::Same | BpRule::Lost) => 0,
         };
-        if outer.needs_bp {
-            self.check(at, regs, bp_slot, outer.bp);
+        if row.kind() == Kind::BpDeref {
+            self.check(at, bp.wrapping_add(row.offset()), outer_sp);
+        }
+        if slot != 0 && outer.needs_bp() {
+            if !bounds.holds(slot) || !slot.is_multiple_of(8) {
+                self.set_irregular(at); // it could not be read, or not by the active stack
+            }
+            self.check(at, slot, outer.bp);
         }
     }
 
-    /// Notes what the step that ended the stack read.
-    fn link_root(&mut self, root: Regs, last: &Step) {
+    fn link_root(&mut self, last: &Step) {
         if last.sp_slot != 0 {
-            self.check(0, root, last.sp_slot, last.sp);
+            self.check(0, last.sp_slot, last.sp);
         }
         if last.pc_slot != 0 {
-            self.check(0, root, last.pc_slot, last.pc & !EXACT_PC);
+            self.check(0, last.pc_slot, last.pc & !EXACT_PC);
         }
     }
 
-    fn check(&mut self, at: usize, from: Regs, slot: u64, word: u64) {
+    fn check(&mut self, at: usize, slot: u64, word: u64) {
         if self.checks_len as usize >= Self::CAPACITY {
             self.forget(); // more than fits: unwind anew next time
             return;
@@ -338,7 +325,7 @@ impl Memo {
         self.checks[self.checks_len as usize & Self::MASK] = Word { above, word };
         self.checks_len += 1;
         self.highest = self.highest.max(slot);
-        if slot < from.sp {
+        if slot < self.keys[at & Self::MASK].above {
             self.set_irregular(at);
         }
     }
@@ -347,15 +334,6 @@ impl Memo {
     fn set_irregular(&mut self, at: usize) {
         self.irregular = self.irregular.min(at as u32);
     }
-}
-
-/// What a step's link needs of the frame it leads to.
-#[derive(Clone, Copy, Default)]
-struct Outer {
-    sp: u64,
-    bp: u64,
-    hash: u64,
-    needs_bp: bool,
 }
 
 #[inline(always)]
