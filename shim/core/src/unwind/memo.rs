@@ -108,11 +108,11 @@ impl Frame {
         (self.marked >> CHECKS_SHIFT & 0xffff) as usize
     }
 
-    /// A row with marks.
+    /// A row, fresh or of [`Self::row`], with marks.
     #[inline(always)]
     pub(crate) const fn mark(row: Row, needs_bp: bool, checks: usize) -> u64 {
         let bp = if needs_bp { NEEDS_BP } else { 0 };
-        row.0 & !MARKS | bp | (checks as u64 & 0xffff) << CHECKS_SHIFT
+        row.0 | bp | (checks as u64 & 0xffff) << CHECKS_SHIFT
     }
 }
 

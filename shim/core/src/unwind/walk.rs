@@ -108,29 +108,31 @@ impl Memo {
         [old, mut barrier]: [usize; 2],
         last: &mut Step,
     ) -> Walk {
-        let (mut state, mut top, mut new) = (regs, old, 0);
+        let (mut state, mut top, mut free) = (regs, old, Self::CAPACITY);
         let entered = bounds.enter(regs.sp);
         let limit = if entered { self.limit as usize } else { 1 };
-        let generation = self.generation;
+        let (generation, least) = (self.generation, Self::CAPACITY - limit);
         let end = loop {
-            top = self.pop(top.min(Self::CAPACITY - new), state.sp);
+            top = self.pop(top.min(free), state.sp);
             let at = top.wrapping_sub(1);
-            let known = top > 0 && self.keys[at & Self::MASK] == key(state);
-            if known && at < barrier && self.same_bp(at, state) {
-                let Some(bad) = self.first_bad(at, state.sp, bounds) else {
-                    let (kept, end) = (top, self.end());
-                    return Walk { kept, new, end };
-                };
-                barrier = bad;
-            }
-            let row = if known {
+            let row = if top > 0 && self.keys[at & Self::MASK] == key(state) {
+                if at < barrier && self.same_bp(at, state) {
+                    let Some(bad) = self.first_bad(at, state.sp, bounds) else {
+                        return Walk {
+                            kept: top,
+                            new: Self::CAPACITY - free,
+                            end: self.end(),
+                        };
+                    };
+                    barrier = bad;
+                }
                 self.frames[at & Self::MASK].row()
             } else {
                 rows.row(state.pc, generation, Some(&mut self.missed))
             };
-            new += 1;
-            self.note(Self::CAPACITY - new, state, row);
-            if new < limit
+            free -= 1;
+            self.note(free, state, row);
+            if free > least
                 && let Some(next) = step_usual(bounds, row, state)
             {
                 state = next;
@@ -141,12 +143,16 @@ impl Memo {
                 break End::OutOfBounds;
             }
             match step_any(bounds, row, state, last) {
-                Ok(_) if new == limit => break End::DepthLimit,
+                Ok(_) if free == least => break End::DepthLimit,
                 Ok(next) => state = next,
                 Err(end) => break end,
             }
         };
-        Walk { kept: 0, new, end }
+        Walk {
+            kept: 0,
+            new: Self::CAPACITY - free,
+            end,
+        }
     }
 
     /// Drops old frames below a stack pointer; answers how many are left.
