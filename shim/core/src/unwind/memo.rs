@@ -34,6 +34,7 @@
 
 use pageshim_wire::stack::End;
 
+use super::recent::{Head, Recent};
 use super::row::Row;
 use super::rows::Missed;
 
@@ -126,17 +127,23 @@ pub struct Memo {
     pub(crate) highest: u64,
     /// Depth limit the stack was captured with; 0 forgets it.
     pub(crate) limit: u32,
-    end: u32,
+    end: u16,
+    /// Number of the entry of `recent` that holds the present stack, from 1; 0 when
+    /// the arrays below hold it.
+    hit: u16,
     /// Outermost frame whose step reads words at unusual places (M4).
     pub(crate) irregular: u32,
     pub(crate) checks_len: u32,
     site: u32,
     prefix: u32,
-    shared: usize,
+    shared: u32,
+    /// Changes whenever entries of `recent` must not be used; never 0 once used.
+    pub(crate) epoch: u32,
     pub(crate) missed: Missed,
     pub(crate) keys: [Word; Self::CAPACITY],
     pub(crate) frames: [Frame; Self::CAPACITY],
     pub(crate) checks: [Word; Self::CAPACITY],
+    recent: [Recent; Recent::COUNT],
 }
 
 impl Memo {
@@ -157,43 +164,106 @@ impl Memo {
         unsafe { &mut *memory.cast::<Self>() }
     }
 
-    /// Forgets the stack: the next capture unwinds all of it.
+    /// Forgets all stacks: the next capture unwinds all of its own.
     pub const fn forget(&mut self) {
         self.limit = 0;
     }
 
     /// Frames of the last capture.
-    pub const fn depth(&self) -> usize {
-        self.len
+    pub fn depth(&self) -> usize {
+        match self.hit() {
+            Some(recent) => usize::from(recent.head.depth),
+            None => self.len,
+        }
     }
 
     /// Program counter of a frame, 0 the leaf; [`EXACT_PC`] marks an interrupted
     /// instruction. 0 past the end.
+    ///
+    /// [`EXACT_PC`]: pageshim_wire::stack::EXACT_PC
     pub fn pc(&self, index_from_leaf: usize) -> u64 {
+        if let Some(recent) = self.hit() {
+            return recent.pc(index_from_leaf);
+        }
         match self.len.checked_sub(index_from_leaf + 1) {
             Some(index) => self.keys[index & Self::MASK].word,
             None => 0,
         }
     }
 
-    /// Attaches the caller's id to the whole present stack.
-    pub const fn set_site(&mut self, site: u32) {
+    /// Attaches the caller's id to the whole present stack, and keeps the stack.
+    pub fn set_site(&mut self, site: u32) {
+        if self.hit != 0 {
+            return self.recent[usize::from(self.hit - 1) % Recent::COUNT]
+                .head
+                .site = site;
+        }
         self.site = site;
+        let at = self.len.wrapping_sub(1);
+        let regular = self.irregular as usize > at && self.limit != 0;
+        let (Some(&leaf), true) = (self.keys.get(at), regular) else {
+            return;
+        };
+        let frame = &self.frames[at];
+        let head = Head {
+            leaf,
+            bp: frame.bp,
+            hash: frame.hash.max(1),
+            highest: self.highest,
+            epoch: self.epoch,
+            site,
+            end: self.end,
+            depth: 0,
+            needs_bp: u16::from(frame.needs_bp()),
+            used: 0,
+        };
+        let checks = self.checks.get(..frame.checks()).unwrap_or(&[]);
+        let keys = self.keys.get(..at).unwrap_or(&[]);
+        self.recent[Recent::place(leaf.above, leaf.word)].keep(head, keys, checks);
     }
 
-    /// The id attached to the present stack; 0 when it has none (it differs from
-    /// the capture before, or nobody attached one).
-    pub const fn site(&self) -> u32 {
-        self.site
+    /// The id attached to the present stack; 0 when it has none (it was not seen
+    /// lately, or nobody attached one).
+    #[inline]
+    pub fn site(&self) -> u32 {
+        match self.hit() {
+            Some(recent) => recent.head.site,
+            None => self.site,
+        }
     }
 
     /// An earlier stack with an id, and how many outermost frames the present one
     /// has in common with it; `(0, 0)` when there is none.
     pub const fn shared(&self) -> (u32, usize) {
-        if self.prefix == 0 || self.shared == 0 {
+        if self.prefix == 0 || self.shared == 0 || self.hit != 0 {
             return (0, 0);
         }
-        (self.prefix, self.shared)
+        (self.prefix, self.shared as usize)
+    }
+
+    #[inline(always)]
+    fn hit(&self) -> Option<&Recent> {
+        let index = usize::from(self.hit).checked_sub(1)?;
+        Some(&self.recent[index % Recent::COUNT])
+    }
+
+    /// The stack seen lately with this leaf.
+    #[inline(always)]
+    pub(crate) fn recent(&self, leaf: Word, bp: u64) -> Option<(usize, &Recent)> {
+        let place = Recent::place(leaf.above, leaf.word);
+        let recent = &self.recent[place];
+        let head = &recent.head;
+        let same = head.leaf == leaf && head.epoch == self.epoch;
+        (same && (head.needs_bp == 0 || head.bp == bp)).then_some((place, recent))
+    }
+
+    /// Says where the present stack is: in an entry of `recent`, or in the arrays.
+    #[inline(always)]
+    pub(crate) const fn set_hit(&mut self, place: Option<usize>) {
+        self.hit = match place {
+            Some(place) => place as u16 + 1,
+            None => 0,
+        };
     }
 
     /// Start addresses of modules that rows were first made for in the last capture.
@@ -202,20 +272,20 @@ impl Memo {
     }
 
     pub(crate) const fn end(&self) -> End {
-        End::from_number(self.end as u16)
+        End::from_number(self.end)
     }
 
     pub(crate) const fn set_end(&mut self, end: End) {
-        self.end = end as u32;
+        self.end = end as u16;
     }
 
     /// The present stack keeps `kept` outermost frames of the one before.
     pub(crate) const fn keep_shared(&mut self, kept: usize) {
         if self.site != 0 {
-            (self.prefix, self.shared) = (self.site, kept);
+            (self.prefix, self.shared) = (self.site, kept as u32);
             self.site = 0;
-        } else if kept < self.shared {
-            self.shared = kept;
+        } else if kept < self.shared as usize {
+            self.shared = kept as u32;
         }
     }
 

@@ -47,25 +47,30 @@ impl Memo {
         limit: usize,
     ) -> Captured {
         let limit = limit.clamp(1, Self::CAPACITY);
-        let old = core::mem::take(&mut self.len); // M3
-        let valid = self.generation == rows.generation() && self.limit as usize == limit;
-        let old = if valid { old } else { 0 };
+        self.set_hit(None);
         self.missed.count = 0;
-        let mut barrier = old;
-        if old > 0 && bounds.enter(regs.sp) && self.is_at(old - 1, *regs) {
-            match self.first_bad(old - 1, regs.sp, bounds) {
-                None => {
-                    self.len = old;
-                    return self.captured(0);
-                }
-                Some(bad) => barrier = bad,
-            }
+        let valid = self.generation == rows.generation() && self.limit as usize == limit;
+        if valid
+            && let Some((place, recent)) = self.recent(key(*regs), regs.bp)
+            && bounds.enter(regs.sp)
+            && bounds.reaches(recent.head.highest)
+            && !any_bad(recent.words())
+        {
+            let head = &recent.head;
+            let captured = Captured {
+                hash: head.hash,
+                depth: usize::from(head.depth),
+                new_frames: 0,
+                end: End::from_number(head.end),
+                missed: 0,
+            };
+            self.set_hit(Some(place));
+            return captured;
         }
-        self.capture_anew(rows, regs, bounds, limit, [old, barrier])
+        self.capture_anew(rows, regs, bounds, limit)
     }
 
-    /// A capture that differs from the one before, of `old` frames; none at or
-    /// above `barrier` can be joined.
+    /// A capture of a stack not seen lately.
     #[inline(never)]
     fn capture_anew(
         &mut self,
@@ -73,9 +78,13 @@ impl Memo {
         regs: &Regs,
         bounds: &mut Bounds,
         limit: usize,
-        [old, barrier]: [usize; 2],
     ) -> Captured {
-        (self.generation, self.limit) = (rows.generation(), limit as u32);
+        let mut old = core::mem::take(&mut self.len); // M3
+        let generation = rows.generation();
+        if self.generation != generation || self.limit as usize != limit {
+            (self.generation, self.limit, old) = (generation, limit as u32, 0);
+            self.epoch = self.epoch.wrapping_add(1).max(1);
+        }
         // Word by word: a vector would wait for the stores that made it.
         let regs = Regs {
             pc: regs.pc,
@@ -83,11 +92,11 @@ impl Memo {
             bp: regs.bp,
         };
         let mut last = Step::default();
-        let mut walk = self.walk(rows, regs, bounds, [old, barrier], &mut last);
+        let mut walk = self.walk(rows, regs, bounds, old, &mut last);
         let depth = walk.kept + walk.new;
         let cut = self.end() == End::DepthLimit;
         if walk.kept > 0 && (depth > limit || cut && depth != limit) {
-            walk = self.walk(rows, regs, bounds, [0, 0], &mut last); // another root: all anew
+            walk = self.walk(rows, regs, bounds, 0, &mut last); // another root: all anew
         }
         if walk.new > 0 || walk.kept != old {
             self.keep_shared(walk.kept);
@@ -97,18 +106,18 @@ impl Memo {
         self.captured(walk.new)
     }
 
-    /// Walks outwards until it joins the `old` frames below `barrier` or the stack
-    /// ends; `last` is the step that ended it.
+    /// Walks outwards until it joins the `old` frames or the stack ends; `last` is the step that ended it.
     #[inline(always)]
     fn walk(
         &mut self,
         rows: &Rows,
         regs: Regs,
         bounds: &mut Bounds,
-        [old, mut barrier]: [usize; 2],
+        old: usize,
         last: &mut Step,
     ) -> Walk {
         let (mut state, mut top, mut free) = (regs, old, Self::CAPACITY);
+        let mut barrier = old;
         let entered = bounds.enter(regs.sp);
         let limit = if entered { self.limit as usize } else { 1 };
         let (generation, least) = (self.generation, Self::CAPACITY - limit);
@@ -172,11 +181,6 @@ impl Memo {
         frame.bp = state.bp;
         frame.pc = state.pc;
         frame.marked = row.0;
-    }
-
-    #[inline(always)]
-    fn is_at(&self, at: usize, state: Regs) -> bool {
-        self.keys[at & Self::MASK] == key(state) && self.same_bp(at, state)
     }
 
     #[inline(always)]
@@ -362,6 +366,13 @@ fn last_bad(words: &[Word]) -> Option<usize> {
         return last_bad_slow(rest);
     }
     None
+}
+
+/// [`last_bad`], answering only whether there is one.
+#[inline(always)]
+fn any_bad(words: &[Word]) -> bool {
+    let (rest, blocks) = words.as_rchunks::<8>();
+    blocks.iter().rev().any(|block| differ(block)) || differ(rest)
 }
 
 #[inline(never)]
