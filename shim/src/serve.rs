@@ -184,7 +184,7 @@ fn captured_site(thread: &Thread, call: &Call) -> u32 {
     let Some(rows) = world::rows() else { return 0 };
     // SAFETY: we are this thread and inside.
     let (bounds, memo) = unsafe { thread.unwinding() };
-    let captured = memo.capture(rows, call.regs, bounds, upkeep::depth_limit());
+    let captured = memo.capture(rows, &call.regs, bounds, upkeep::depth_limit());
     if captured.missed > 0 {
         for start in memo.missed() {
             if let Some(slot) = MODULES.note(&STATE, *start) {

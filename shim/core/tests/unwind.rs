@@ -349,7 +349,7 @@ fn garbage_stacks_end_the_same_with_and_without_memo() {
         } else if round % 501 == 0 {
             regs.sp = random.next();
         }
-        let captured = memo.capture(rows(), regs, &mut bounds, 256);
+        let captured = memo.capture(rows(), &regs, &mut bounds, 256);
         let mut plain = [0; 256];
         let mut own = Bounds::new(base, base + WORDS as u64 * 8);
         let (depth, end) = full(rows(), regs, &mut own, &mut plain);
@@ -392,7 +392,7 @@ fn garbage_registers_end_somehow() {
                 _ => {}
             }
         }
-        let captured = memo.capture(rows(), wild, &mut bounds, 256);
+        let captured = memo.capture(rows(), &wild, &mut bounds, 256);
         assert!((1..=256).contains(&captured.depth));
     }
 }
@@ -415,7 +415,7 @@ fn misses_name_modules_and_invalidation_drops_all() {
         if round == 2 {
             table.invalidate();
         }
-        let captured = memo.capture(table, regs, &mut bounds, 1024);
+        let captured = memo.capture(table, &regs, &mut bounds, 1024);
         assert_eq!(captured.missed, memo.missed().len());
         seen.push((
             captured.missed,

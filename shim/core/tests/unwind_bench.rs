@@ -31,7 +31,7 @@ impl Bench {
             bp: 0,
         };
         caller_regs(&raw mut regs);
-        let captured = self.memo.capture(rows(), regs, &mut self.bounds, 1024);
+        let captured = self.memo.capture(rows(), &regs, &mut self.bounds, 1024);
         self.sum ^= captured.hash;
         self.depth = captured.depth;
         self.new += captured.new_frames;
@@ -57,7 +57,7 @@ impl Bench {
             bp: 0,
         };
         caller_regs(&raw mut regs);
-        self.memo.capture(rows(), regs, &mut self.bounds, 1024);
+        self.memo.capture(rows(), &regs, &mut self.bounds, 1024);
         for _ in 0..rounds {
             self.depth = full(rows(), regs, &mut self.bounds, &mut out).0;
         }

@@ -279,7 +279,7 @@ extern "C" fn tick(_: c_int) {
     caller_regs(&raw mut regs);
     let this = ASYNC.load(Ordering::Relaxed);
     let this = unsafe { this.as_mut() }.expect("set before the timer");
-    let captured = this.memo.capture(rows(), regs, &mut this.bounds, 1024);
+    let captured = this.memo.capture(rows(), &regs, &mut this.bounds, 1024);
     let mut plain = [0; 1024];
     let (depth, end) = full(rows(), regs, &mut Bounds::default(), &mut plain);
     let same = depth == captured.depth && (0..depth).all(|i| this.memo.pc(i) == plain[i]);

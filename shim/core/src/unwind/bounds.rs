@@ -60,6 +60,12 @@ pub(crate) unsafe fn peek(address: u64) -> u64 {
     unsafe { from.read_volatile() }
 }
 
+/// A distance in words; beyond all words when it is not a multiple of one.
+#[inline(always)]
+const fn words(bytes: u64) -> u64 {
+    bytes.rotate_right(3)
+}
+
 impl Bounds {
     /// Bounds of a thread whose own stack is `[lo, hi)`, mapped for as long as
     /// the thread lives; `(0, 0)` when unknown.
@@ -144,6 +150,29 @@ impl Bounds {
     /// The word at `address` on the active stack; `None` when it is not of it.
     #[inline(always)]
     pub(crate) fn read(&mut self, address: u64) -> Option<u64> {
+        let bytes = self.hi.wrapping_sub(self.lo);
+        if words(address.wrapping_sub(self.lo)) < bytes / 8 {
+            // SAFETY: aligned as `lo` is, and inside [lo, hi): B1.
+            return Some(unsafe { peek(address) });
+        }
+        self.read_slow(address)
+    }
+
+    /// As [`Self::read`], for an address not below `sp`, on the stack entered at or
+    /// below `sp`; one compare. `None` also when [`Self::read`] would have to think.
+    #[inline(always)]
+    pub(crate) fn read_above(&self, sp: u64, address: u64) -> Option<u64> {
+        let bytes = self.hi.saturating_sub(sp);
+        if words(address.wrapping_sub(sp)) < bytes / 8 {
+            // SAFETY: aligned as `sp` is, and inside [sp, hi), with lo <= sp: B1.
+            return Some(unsafe { peek(address) });
+        }
+        None
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow(&mut self, address: u64) -> Option<u64> {
         if !address.is_multiple_of(8) || !(self.holds(address) || self.grow(address)) {
             return None;
         }

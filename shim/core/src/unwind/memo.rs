@@ -3,24 +3,26 @@
 //! # Design
 //! ```text
 //! index   0 (outermost) ... len-1 (leaf)          ... CAPACITY-1
-//! slots   where each frame's pc was read   | hot: 16 bytes a frame are read again
-//! values  the pc itself                    | at every capture
-//! frames  sp, rbp, hash of the path from the root, row and marks
-//! checks  further slots a step read: a saved rbp that an outer frame needs,
+//! keys    sp and pc: 16 bytes a frame, read again at every capture. The pc was
+//!         read from the word below sp
+//! frames  rbp, hash of the path from the root, row and marks
+//! checks  further words a step read: a saved rbp that an outer frame needs,
 //!         a realigned frame's CFA, a signal frame's stack pointer
 //! ```
-//! A capture walks from the leaf. New frames are written at the arrays' upper
-//! end, downwards; when the walk meets a frame of the old stack in the same state
-//! and every slot read further out still holds what it held, the rest is reused
+//! A capture walks from the leaf. New frames are noted at the upper end of
+//! `frames`, downwards; when the walk meets a frame of the old stack in the same
+//! state and every word read further out still is what it was, the rest is reused
 //! and the new frames are moved down behind it ([`super::walk`]).
 //!
 //! # Invariants
 //! M1: unwinding is a function of a frame's state (pc, sp, and rbp where the frame
-//! is marked to need it), the rows, and the words at the slots that frames
-//! further out hold. Equal state and equal words give equal callers.
+//! is marked to need it), the rows, and the words that the steps out of it and of
+//! all frames further out read. Equal state and equal words give equal callers.
 //! M2: `frames[i].marks` counts the checks that the steps out of frames `0..=i` read.
 //! M3: while a capture runs `len` is 0: one cut short by a signal handler that
 //! jumps away leaves an empty memo, not a wrong one.
+//! M4: steps out of frames below `irregular` read pcs below the next frame's sp
+//! only, and nothing below their own sp.
 //!
 //! # Allocation
 //! None; the memo lives in zeroed memory of the caller.
@@ -30,9 +32,10 @@
 //! Only [`Memo::at`] is unsafe: it lends memory of the caller.
 #![allow(unsafe_code)]
 
-use pageshim_wire::stack::{EXACT_PC, End};
+use pageshim_wire::stack::End;
 
-use super::row::{Kind, Row};
+use super::recent::{Head, Recent};
+use super::row::Row;
 use super::rows::Missed;
 
 /// What one capture found.
@@ -51,92 +54,96 @@ pub struct Captured {
     pub missed: usize,
 }
 
+/// A word of the stack: the one below `above` holds `word`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Word {
+    pub(crate) above: u64,
+    pub(crate) word: u64,
+}
+
+impl Word {
+    /// A frame's key: its stack pointer, and its pc with [`EXACT_PC`].
+    #[inline(always)]
+    pub(crate) const fn key(sp: u64, pc: u64) -> Self {
+        Self {
+            above: sp,
+            word: pc,
+        }
+    }
+}
+
 /// A frame's cold half.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Frame {
-    // In this order no two neighbours are only copied when a frame moves down: a
-    // copy of both at once would wait for the two stores that wrote them.
-    pub(crate) sp: u64,
+    /// While the frame is at the upper end: its sp.
     pub(crate) hash: u64,
     pub(crate) bp: u64,
+    /// Of use at the upper end only. Not beside the sp: a copy of both at once
+    /// would wait for the two stores that wrote them.
+    pub(crate) pc: u64,
     /// A row, with marks in the bits it leaves free.
-    marked: u64,
+    pub(crate) marked: u64,
 }
 
 const NEEDS_BP: u64 = 1 << 6;
-const EXACT: u64 = 1 << 7;
 const CHECKS_SHIFT: u32 = 16;
-const MARKS: u64 = NEEDS_BP | EXACT | 0xffff << CHECKS_SHIFT;
+const MARKS: u64 = NEEDS_BP | 1 << 7 | 0xffff << CHECKS_SHIFT;
 
 impl Frame {
-    pub(crate) const fn new(sp: u64, bp: u64, pc: u64, row: Row) -> Self {
-        let exact = if pc & EXACT_PC == 0 { 0 } else { EXACT };
-        Self {
-            sp,
-            bp,
-            hash: 0,
-            marked: row.0 & !MARKS | exact,
-        }
-    }
-
-    pub(crate) const fn row(self) -> Row {
+    #[inline(always)]
+    pub(crate) const fn row(&self) -> Row {
         Row(self.marked & !MARKS)
     }
 
     /// True when the steps from here outwards depend on this frame's rbp.
-    pub(crate) const fn needs_bp(self) -> bool {
+    #[inline(always)]
+    pub(crate) const fn needs_bp(&self) -> bool {
         self.marked & NEEDS_BP != 0
     }
 
-    /// [`EXACT_PC`] or 0.
-    pub(crate) const fn exact(self) -> u64 {
-        (self.marked & EXACT) << 56
-    }
-
     /// Checks of this frame's step and of all further out (M2).
-    pub(crate) const fn checks(self) -> usize {
+    #[inline(always)]
+    pub(crate) const fn checks(&self) -> usize {
         (self.marked >> CHECKS_SHIFT & 0xffff) as usize
     }
 
-    pub(crate) const fn mark(&mut self, needs_bp: bool, checks: usize) {
+    /// A row, fresh or of [`Self::row`], with marks.
+    #[inline(always)]
+    pub(crate) const fn mark(row: Row, needs_bp: bool, checks: usize) -> u64 {
         let bp = if needs_bp { NEEDS_BP } else { 0 };
-        self.marked =
-            self.marked & !(MARKS & !EXACT) | bp | (checks as u64 & 0xffff) << CHECKS_SHIFT;
-    }
-
-    /// True when rbp goes through this frame's step untouched.
-    pub(crate) const fn passes_bp(self) -> bool {
-        let row = self.row();
-        let same = matches!(row.rule(), super::row::BpRule::Same);
-        same && !matches!(row.kind(), Kind::Signal | Kind::NoTable)
+        row.0 | bp | (checks as u64 & 0xffff) << CHECKS_SHIFT
     }
 }
-
-const _: () = assert!(EXACT << 56 == EXACT_PC);
 
 /// A thread's last stack. All zeros is an empty one.
 #[repr(C, align(64))]
 pub struct Memo {
+    // The first cache line is all that a repeated stack needs besides its keys.
     pub(crate) len: usize,
     pub(crate) generation: u64,
-    /// Depth limit the stack was captured with; 0 forgets it.
-    pub(crate) limit: usize,
-    end: u64,
-    /// Highest slot that may be read again.
+    /// Highest address that may be read again.
     pub(crate) highest: u64,
-    pub(crate) checks_len: usize,
-    /// 1 when stacks were switched or a slot lies below its frame: read with care.
-    pub(crate) mixed: u64,
+    /// Depth limit the stack was captured with; 0 forgets it.
+    pub(crate) limit: u32,
+    end: u16,
+    /// Number of the entry of `recent` that holds the present stack, from 1; 0 when
+    /// the arrays below hold it.
+    hit: u16,
+    /// Outermost frame whose step reads words at unusual places (M4).
+    pub(crate) irregular: u32,
+    pub(crate) checks_len: u32,
     site: u32,
     prefix: u32,
-    shared: usize,
+    shared: u32,
+    /// Changes whenever entries of `recent` must not be used; never 0 once used.
+    pub(crate) epoch: u32,
     pub(crate) missed: Missed,
-    pub(crate) slots: [u64; Self::CAPACITY],
-    pub(crate) values: [u64; Self::CAPACITY],
+    pub(crate) keys: [Word; Self::CAPACITY],
     pub(crate) frames: [Frame; Self::CAPACITY],
-    pub(crate) check_slots: [u64; Self::CAPACITY],
-    pub(crate) check_values: [u64; Self::CAPACITY],
+    pub(crate) checks: [Word; Self::CAPACITY],
+    recent: [Recent; Recent::COUNT],
 }
 
 impl Memo {
@@ -157,49 +164,106 @@ impl Memo {
         unsafe { &mut *memory.cast::<Self>() }
     }
 
-    /// Forgets the stack: the next capture unwinds all of it.
+    /// Forgets all stacks: the next capture unwinds all of its own.
     pub const fn forget(&mut self) {
         self.limit = 0;
     }
 
     /// Frames of the last capture.
-    pub const fn depth(&self) -> usize {
-        self.len
+    pub fn depth(&self) -> usize {
+        match self.hit() {
+            Some(recent) => usize::from(recent.head.depth),
+            None => self.len,
+        }
     }
 
     /// Program counter of a frame, 0 the leaf; [`EXACT_PC`] marks an interrupted
     /// instruction. 0 past the end.
+    ///
+    /// [`EXACT_PC`]: pageshim_wire::stack::EXACT_PC
     pub fn pc(&self, index_from_leaf: usize) -> u64 {
+        if let Some(recent) = self.hit() {
+            return recent.pc(index_from_leaf);
+        }
         match self.len.checked_sub(index_from_leaf + 1) {
-            Some(index) => self.pc_at(index),
+            Some(index) => self.keys[index & Self::MASK].word,
             None => 0,
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn pc_at(&self, index: usize) -> u64 {
-        let index = index & Self::MASK;
-        self.values[index] | self.frames[index].exact()
-    }
-
-    /// Attaches the caller's id to the whole present stack.
-    pub const fn set_site(&mut self, site: u32) {
+    /// Attaches the caller's id to the whole present stack, and keeps the stack.
+    pub fn set_site(&mut self, site: u32) {
+        if self.hit != 0 {
+            return self.recent[usize::from(self.hit - 1) % Recent::COUNT]
+                .head
+                .site = site;
+        }
         self.site = site;
+        let at = self.len.wrapping_sub(1);
+        let regular = self.irregular as usize > at && self.limit != 0;
+        let (Some(&leaf), true) = (self.keys.get(at), regular) else {
+            return;
+        };
+        let frame = &self.frames[at];
+        let head = Head {
+            leaf,
+            bp: frame.bp,
+            hash: frame.hash.max(1),
+            highest: self.highest,
+            epoch: self.epoch,
+            site,
+            end: self.end,
+            depth: 0,
+            needs_bp: u16::from(frame.needs_bp()),
+            used: 0,
+        };
+        let checks = self.checks.get(..frame.checks()).unwrap_or(&[]);
+        let keys = self.keys.get(..at).unwrap_or(&[]);
+        self.recent[Recent::place(leaf.above, leaf.word)].keep(head, keys, checks);
     }
 
-    /// The id attached to the present stack; 0 when it has none (it differs from
-    /// the capture before, or nobody attached one).
-    pub const fn site(&self) -> u32 {
-        self.site
+    /// The id attached to the present stack; 0 when it has none (it was not seen
+    /// lately, or nobody attached one).
+    #[inline]
+    pub fn site(&self) -> u32 {
+        match self.hit() {
+            Some(recent) => recent.head.site,
+            None => self.site,
+        }
     }
 
     /// An earlier stack with an id, and how many outermost frames the present one
     /// has in common with it; `(0, 0)` when there is none.
     pub const fn shared(&self) -> (u32, usize) {
-        if self.prefix == 0 || self.shared == 0 {
+        if self.prefix == 0 || self.shared == 0 || self.hit != 0 {
             return (0, 0);
         }
-        (self.prefix, self.shared)
+        (self.prefix, self.shared as usize)
+    }
+
+    #[inline(always)]
+    fn hit(&self) -> Option<&Recent> {
+        let index = usize::from(self.hit).checked_sub(1)?;
+        Some(&self.recent[index % Recent::COUNT])
+    }
+
+    /// The stack seen lately with this leaf.
+    #[inline(always)]
+    pub(crate) fn recent(&self, leaf: Word, bp: u64) -> Option<(usize, &Recent)> {
+        let place = Recent::place(leaf.above, leaf.word);
+        let recent = &self.recent[place];
+        let head = &recent.head;
+        let same = head.leaf == leaf && head.epoch == self.epoch;
+        (same && (head.needs_bp == 0 || head.bp == bp)).then_some((place, recent))
+    }
+
+    /// Says where the present stack is: in an entry of `recent`, or in the arrays.
+    #[inline(always)]
+    pub(crate) const fn set_hit(&mut self, place: Option<usize>) {
+        self.hit = match place {
+            Some(place) => place as u16 + 1,
+            None => 0,
+        };
     }
 
     /// Start addresses of modules that rows were first made for in the last capture.
@@ -208,27 +272,28 @@ impl Memo {
     }
 
     pub(crate) const fn end(&self) -> End {
-        End::from_number(self.end as u16)
+        End::from_number(self.end)
     }
 
     pub(crate) const fn set_end(&mut self, end: End) {
-        self.end = end as u64;
+        self.end = end as u16;
     }
 
     /// The present stack keeps `kept` outermost frames of the one before.
     pub(crate) const fn keep_shared(&mut self, kept: usize) {
         if self.site != 0 {
-            (self.prefix, self.shared) = (self.site, kept);
+            (self.prefix, self.shared) = (self.site, kept as u32);
             self.site = 0;
-        } else if kept < self.shared {
-            self.shared = kept;
+        } else if kept < self.shared as usize {
+            self.shared = kept as u32;
         }
     }
 
+    #[inline(always)]
     pub(crate) fn captured(&self, new_frames: usize) -> Captured {
-        let leaf = self.frames[self.len.wrapping_sub(1) & Self::MASK];
+        let leaf = self.len.wrapping_sub(1) & Self::MASK;
         Captured {
-            hash: leaf.hash.max(1),
+            hash: self.frames[leaf].hash.max(1),
             depth: self.len,
             new_frames,
             end: self.end(),

@@ -28,6 +28,7 @@ mod bounds;
 mod cfi;
 mod kernel;
 mod memo;
+mod recent;
 mod row;
 mod rows;
 mod step;

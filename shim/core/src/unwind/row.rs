@@ -103,9 +103,27 @@ impl Row {
         (((self.0 << 48).cast_signed() >> 56) * 8).cast_unsigned()
     }
 
+    /// True for the rows of nearly all code: CFA by rsp or rbp, rbp untouched or
+    /// saved beside the CFA.
+    #[inline(always)]
+    pub(crate) const fn is_usual(self) -> bool {
+        const LOW: u64 = 15 | 2 << 4; // kind, and the rules AtBp and Lost
+        (self.0 & LOW).wrapping_sub(Kind::Sp as u64) <= (Kind::Bp as u64 - Kind::Sp as u64)
+    }
+
+    /// True when rbp goes through the step untouched.
+    #[inline(always)]
+    pub(crate) const fn passes_bp(self) -> bool {
+        let same = matches!(self.rule(), BpRule::Same);
+        same && !matches!(self.kind(), Kind::Signal | Kind::NoTable)
+    }
+
     /// True when the step out of this frame looks at rbp (other than to pass it on).
     #[inline(always)]
     pub(crate) const fn uses_bp(self) -> bool {
+        if self.is_usual() {
+            return matches!(self.kind(), Kind::Bp);
+        }
         let kind = matches!(self.kind(), Kind::Bp | Kind::BpDeref | Kind::NoTable);
         kind || matches!(self.rule(), BpRule::AtBp)
     }

@@ -40,8 +40,8 @@ pub struct Rows {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct Missed {
-    pub(crate) starts: [u64; Self::MAX],
     pub(crate) count: usize,
+    pub(crate) starts: [u64; Self::MAX],
 }
 
 impl Missed {

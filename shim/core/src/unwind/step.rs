@@ -73,6 +73,43 @@ pub(crate) fn step(bounds: &mut Bounds, row: Row, sp: u64, bp: u64) -> (Step, Re
     }
 }
 
+/// The step of nearly all frames, in few instructions: CFA by rsp or rbp, rbp
+/// untouched or saved beside the CFA, all of it on the known part of the stack and
+/// above `sp`. `None`, nothing done, when [`step_any`] has to look.
+#[inline(always)]
+pub(crate) fn step_usual(bounds: &Bounds, row: Row, from: Regs) -> Option<Regs> {
+    if !row.is_usual() {
+        return None;
+    }
+    let by_sp = matches!(row.kind(), Kind::Sp);
+    let sp = if by_sp { from.sp } else { from.bp }.wrapping_add(row.offset());
+    let pc = bounds.read_above(from.sp, sp.wrapping_sub(8))?;
+    let mut bp = from.bp;
+    if row.rule() != BpRule::Same {
+        bp = bounds.read_above(from.sp, sp.wrapping_add(row.bp_at()))?;
+    }
+    let code = pc.wrapping_sub(CODE_MIN) < CODE_END - CODE_MIN;
+    code.then_some(Regs { pc, sp, bp })
+}
+
+/// Any step; `last` gets what it read.
+#[cold]
+#[inline(never)]
+pub(crate) fn step_any(
+    bounds: &mut Bounds,
+    row: Row,
+    from: Regs,
+    last: &mut Step,
+) -> Result<Regs, End> {
+    let (next, end) = step(bounds, row, from.sp, from.bp);
+    *last = next;
+    end.map(|()| Regs {
+        pc: next.pc,
+        sp: next.sp,
+        bp: next.bp,
+    })
+}
+
 /// Reads what lies below a known CFA, the caller's stack pointer.
 #[inline(always)]
 fn finish(
@@ -89,11 +126,12 @@ fn finish(
         ..Step::default()
     };
     let slot = sp.wrapping_sub(8);
-    if slot < from.sp || sp < 8 {
-        return (out, Err(End::NoProgress)); // S1
-    }
-    let Some(pc) = bounds.read(slot) else {
-        return (out, Err(End::OutOfBounds));
+    let pc = match bounds.read_above(from.sp, slot) {
+        Some(pc) => pc,
+        None => match read_far(bounds, from.sp, sp) {
+            Ok(pc) => pc,
+            Err(end) => return (out, Err(end)),
+        },
     };
     (out.pc, out.pc_slot) = (pc, slot);
     if row.rule() != BpRule::Same {
@@ -107,6 +145,17 @@ fn finish(
         out.bp = word.unwrap_or(0);
     }
     (out, plausible(pc))
+}
+
+/// A return address that is not on the known part of the stack above `from`.
+#[cold]
+#[inline(never)]
+fn read_far(bounds: &mut Bounds, from: u64, sp: u64) -> Result<u64, End> {
+    let slot = sp.wrapping_sub(8);
+    if slot < from || sp < 8 {
+        return Err(End::NoProgress); // S1
+    }
+    bounds.read(slot).ok_or(End::OutOfBounds)
 }
 
 /// Where rbp is when not beside the CFA; an unreadable place when it is lost.

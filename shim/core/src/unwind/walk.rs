@@ -21,12 +21,13 @@
 use pageshim_wire::stack::{EXACT_PC, End};
 
 use super::bounds::{Bounds, peek};
-use super::memo::{Captured, Frame, Memo};
+use super::cfi::{SIGNAL_BP, SIGNAL_PC, SIGNAL_SP};
+use super::memo::{Captured, Frame, Memo, Word};
 use super::row::{BpRule, Kind, Row};
 use super::rows::{Missed, Rows};
-use super::step::{Regs, Step, step};
+use super::step::{Regs, Step, step_any, step_usual};
 
-/// What the walk found: `new` frames at the arrays' upper end, behind `kept` old ones.
+/// What the walk found: `new` frames at the upper end, behind `kept` old ones.
 #[derive(Clone, Copy)]
 struct Walk {
     kept: usize,
@@ -37,25 +38,59 @@ struct Walk {
 impl Memo {
     /// Captures the stack of `regs`, cut at `limit` frames (at most
     /// [`Self::CAPACITY`]), leaf first.
+    #[inline]
     pub fn capture(
         &mut self,
         rows: &Rows,
-        regs: Regs,
+        regs: &Regs,
         bounds: &mut Bounds,
         limit: usize,
     ) -> Captured {
-        let generation = rows.generation();
         let limit = limit.clamp(1, Self::CAPACITY);
-        let mut old = core::mem::take(&mut self.len); // M3
+        self.set_hit(None);
         self.missed.count = 0;
-        if self.generation != generation || self.limit != limit {
-            (self.generation, self.limit) = (generation, limit);
-            old = 0;
+        let valid = self.generation == rows.generation() && self.limit as usize == limit;
+        if valid
+            && let Some((place, recent)) = self.recent(key(*regs), regs.bp)
+            && bounds.enter(regs.sp)
+            && bounds.reaches(recent.head.highest)
+            && !any_bad(recent.words())
+        {
+            let head = &recent.head;
+            let captured = Captured {
+                hash: head.hash,
+                depth: usize::from(head.depth),
+                new_frames: 0,
+                end: End::from_number(head.end),
+                missed: 0,
+            };
+            self.set_hit(Some(place));
+            return captured;
         }
-        if old > 0 && self.repeats(old - 1, regs, bounds) {
-            self.len = old;
-            return self.captured(0);
+        self.capture_anew(rows, regs, bounds, limit)
+    }
+
+    /// A capture of a stack not seen lately.
+    #[inline(never)]
+    fn capture_anew(
+        &mut self,
+        rows: &Rows,
+        regs: &Regs,
+        bounds: &mut Bounds,
+        limit: usize,
+    ) -> Captured {
+        let mut old = core::mem::take(&mut self.len); // M3
+        let generation = rows.generation();
+        if self.generation != generation || self.limit as usize != limit {
+            (self.generation, self.limit, old) = (generation, limit as u32, 0);
+            self.epoch = self.epoch.wrapping_add(1).max(1);
         }
+        // Word by word: a vector would wait for the stores that made it.
+        let regs = Regs {
+            pc: regs.pc,
+            sp: opaque(regs.sp),
+            bp: regs.bp,
+        };
         let mut last = Step::default();
         let mut walk = self.walk(rows, regs, bounds, old, &mut last);
         let depth = walk.kept + walk.new;
@@ -71,20 +106,8 @@ impl Memo {
         self.captured(walk.new)
     }
 
-    /// True when the stack is the one before, leaf and all.
+    /// Walks outwards until it joins the `old` frames or the stack ends; `last` is the step that ended it.
     #[inline(always)]
-    fn repeats(&self, leaf: usize, regs: Regs, bounds: &Bounds) -> bool {
-        let active = bounds.holds(regs.sp) && bounds.holds(self.highest);
-        active
-            && self.mixed == 0
-            && self.is_at(leaf, regs)
-            && self.same_bp(leaf, regs)
-            && self.first_bad_plain(leaf).is_none()
-    }
-
-    /// Walks outwards until it joins the `old` frames or the stack ends; `last` is
-    /// the step that ended it.
-    #[inline(never)]
     fn walk(
         &mut self,
         rows: &Rows,
@@ -93,78 +116,76 @@ impl Memo {
         old: usize,
         last: &mut Step,
     ) -> Walk {
-        let (mut state, mut slot) = (regs, regs.sp.wrapping_sub(8));
-        let (mut top, mut barrier, mut new) = (old, old, 0);
+        let (mut state, mut top, mut free) = (regs, old, Self::CAPACITY);
+        let mut barrier = old;
         let entered = bounds.enter(regs.sp);
-        *last = Step::default();
+        let limit = if entered { self.limit as usize } else { 1 };
+        let (generation, least) = (self.generation, Self::CAPACITY - limit);
         let end = loop {
-            top = self.pop(top.min(Self::CAPACITY - new), state.sp);
+            top = self.pop(top.min(free), state.sp);
             let at = top.wrapping_sub(1);
-            let known = top > 0 && entered && self.is_at(at, state);
-            if known && at < barrier && self.same_bp(at, state) {
-                let Some(bad) = self.first_bad(at, state.sp, bounds) else {
-                    self.slots[at & Self::MASK] = slot;
-                    let end = self.end();
-                    return Walk {
-                        kept: top,
-                        new,
-                        end,
+            let row = if top > 0 && self.keys[at & Self::MASK] == key(state) {
+                if at < barrier && self.same_bp(at, state) {
+                    let Some(bad) = self.first_bad(at, state.sp, bounds) else {
+                        return Walk {
+                            kept: top,
+                            new: Self::CAPACITY - free,
+                            end: self.end(),
+                        };
                     };
-                };
-                barrier = bad;
-            }
-            if new == self.limit {
-                break End::DepthLimit;
-            }
-            let row = if known {
+                    barrier = bad;
+                }
                 self.frames[at & Self::MASK].row()
             } else {
-                rows.row(state.pc, self.generation, Some(&mut self.missed))
+                rows.row(state.pc, generation, Some(&mut self.missed))
             };
-            new += 1;
-            self.place(Self::CAPACITY - new, slot, state, row);
+            free -= 1;
+            self.note(free, state, row);
+            if free > least
+                && let Some(next) = step_usual(bounds, row, state)
+            {
+                state = next;
+                continue;
+            }
             if !entered {
+                *last = Step::default();
                 break End::OutOfBounds;
             }
-            let (next, end) = step(bounds, row, state.sp, state.bp);
-            if let Err(end) = end {
-                *last = next;
-                break end;
+            match step_any(bounds, row, state, last) {
+                Ok(_) if free == least => break End::DepthLimit,
+                Ok(next) => state = next,
+                Err(end) => break end,
             }
-            if new == self.limit {
-                *last = next;
-            }
-            slot = next.pc_slot;
-            (state.pc, state.sp, state.bp) = (next.pc, next.sp, next.bp);
         };
-        Walk { kept: 0, new, end }
+        Walk {
+            kept: 0,
+            new: Self::CAPACITY - free,
+            end,
+        }
     }
 
     /// Drops old frames below a stack pointer; answers how many are left.
     #[inline(always)]
     fn pop(&self, mut top: usize, sp: u64) -> usize {
-        while top > 0 && self.frames[(top - 1) & Self::MASK].sp < sp {
+        while top > 0 && self.keys[(top - 1) & Self::MASK].above < sp {
             top -= 1;
         }
         top
     }
 
+    /// Notes a new frame at the upper end.
     #[inline(always)]
-    fn place(&mut self, index: usize, slot: u64, state: Regs, row: Row) {
-        let index = index & Self::MASK;
-        self.slots[index] = slot;
-        self.values[index] = state.pc & !EXACT_PC;
-        self.frames[index] = Frame::new(state.sp, state.bp, state.pc, row);
-    }
-
-    #[inline(always)]
-    fn is_at(&self, at: usize, state: Regs) -> bool {
-        self.frames[at & Self::MASK].sp == state.sp && self.pc_at(at) == state.pc
+    fn note(&mut self, index: usize, state: Regs, row: Row) {
+        let frame = &mut self.frames[index & Self::MASK];
+        frame.hash = state.sp;
+        frame.bp = state.bp;
+        frame.pc = state.pc;
+        frame.marked = row.0;
     }
 
     #[inline(always)]
     fn same_bp(&self, at: usize, state: Regs) -> bool {
-        let frame = self.frames[at & Self::MASK];
+        let frame = &self.frames[at & Self::MASK];
         !frame.needs_bp() || frame.bp == state.bp
     }
 
@@ -172,7 +193,7 @@ impl Memo {
     /// the leaf whose step would now come out differently.
     #[inline(always)]
     fn first_bad(&self, at: usize, sp: u64, bounds: &mut Bounds) -> Option<usize> {
-        if self.mixed == 0 && bounds.reaches(self.highest) {
+        if at < self.irregular as usize && bounds.reaches(self.highest) {
             return self.first_bad_plain(at);
         }
         let bad = self.first_bad_mixed(at, bounds);
@@ -183,171 +204,192 @@ impl Memo {
     #[inline(always)]
     fn first_bad_plain(&self, at: usize) -> Option<usize> {
         let checks = self.frames[at & Self::MASK].checks();
-        let slot = last_bad(self.slots.get(..at)?, self.values.get(..at)?);
-        let check = last_bad(
-            self.check_slots.get(..checks)?,
-            self.check_values.get(..checks)?,
-        );
-        self.bad_frame(slot, check)
+        let key = last_bad(self.keys.get(..at)?);
+        let check = last_bad(self.checks.get(..checks)?);
+        if key.is_none() && check.is_none() {
+            return None;
+        }
+        self.bad_frame(at, key, check)
     }
 
     #[cold]
     fn first_bad_mixed(&self, at: usize, bounds: &mut Bounds) -> Option<usize> {
         let checks = self.frames[at & Self::MASK].checks();
-        let mut last_bad = |slots: &[u64], values: &[u64]| {
-            let mut pairs = slots.iter().zip(values);
-            pairs.rposition(|(&slot, &value)| bounds.read_anywhere(slot) != Some(value))
+        let mut holds = |above: u64, word: u64| {
+            let found = bounds.read_anywhere(above.wrapping_sub(8));
+            found == Some(word & !EXACT_PC)
         };
-        let slot = last_bad(self.slots.get(..at)?, self.values.get(..at)?);
-        let check = last_bad(
-            self.check_slots.get(..checks)?,
-            self.check_values.get(..checks)?,
-        );
-        self.bad_frame(slot, check)
+        let key = (0..at).rfind(|&index| {
+            let (key, inner) = (self.keys[index], self.keys[index + 1]);
+            let above = match self.frames[index + 1].row().kind() {
+                Kind::Signal => inner.above.wrapping_add_signed(SIGNAL_PC + 8),
+                _ => key.above,
+            };
+            !holds(above, key.word)
+        });
+        let mut checks = self.checks.get(..checks)?.iter();
+        let check = checks.rposition(|check| {
+            bounds.read_anywhere(check.above.wrapping_sub(8)) != Some(check.word)
+        });
+        self.bad_frame(at, key, check)
     }
 
     /// Frame `i`'s pc is read by the step out of frame `i + 1`; a check belongs to
     /// the first frame that counts it (M2).
-    #[inline(always)]
-    fn bad_frame(&self, slot: Option<usize>, check: Option<usize>) -> Option<usize> {
-        let by_slot = slot.map(|index| index + 1);
+    #[inline(never)]
+    fn bad_frame(&self, at: usize, key: Option<usize>, check: Option<usize>) -> Option<usize> {
+        let by_key = key.map(|index| index + 1);
         let Some(check) = check else {
-            return by_slot;
+            return by_key;
         };
-        let owner = self.frames.iter().position(|f| f.checks() > check);
-        by_slot.max(owner)
+        let owner = self.frames.get(..=at)?;
+        let owner = owner.partition_point(|frame| frame.checks() <= check);
+        by_key.max(Some(owner))
     }
 
     /// Moves the new frames behind the kept ones and gives them hash and checks.
+    #[inline(always)]
     fn finish(&mut self, walk: Walk, last: &Step, bounds: &Bounds) {
         let kept = walk.kept;
-        let mut outer = self.frames[kept.wrapping_sub(1) & Self::MASK];
+        if self.irregular as usize >= kept {
+            self.irregular = u32::MAX;
+        }
+        let (mut hash, mut needs_bp) = (mix(SEED, walk.end as u64), false);
         if kept == 0 {
             self.set_end(walk.end);
-            (self.highest, self.mixed, self.checks_len) = (0, 0, 0);
-            outer = Frame::new(u64::MAX, 0, 0, Row::of(Kind::End));
-            outer.hash = mix(SEED, walk.end as u64);
+            (self.highest, self.checks_len) = (0, 0);
         } else {
-            self.checks_len = outer.checks();
+            let outer = &self.frames[(kept - 1) & Self::MASK];
+            (hash, needs_bp) = (outer.hash, outer.needs_bp());
+            self.checks_len = outer.checks() as u32;
         }
         for index in 0..walk.new {
-            let from = (Self::CAPACITY - walk.new + index) & Self::MASK;
-            let to = (kept + index) & Self::MASK;
-            let (slot, pc) = (self.slots[from], self.values[from]);
-            let mut frame = self.frames[from];
-            if kept + index > 0 {
-                self.link(frame, outer, bounds);
-            } else {
-                self.link_root(frame, last);
+            let from = &self.frames[(Self::CAPACITY - walk.new + index) & Self::MASK];
+            let (sp, bp, pc, row) = (from.hash, from.bp, from.pc, Row(from.marked));
+            hash = mix(hash, pc);
+            let to = kept + index;
+            self.keys[to & Self::MASK] = Word::key(sp, pc);
+            let frame = &mut self.frames[to & Self::MASK];
+            (frame.hash, frame.bp, frame.marked) = (hash, bp, row.0);
+            if needs_bp || to == 0 || !row.is_usual() {
+                self.link(to, last, bounds);
             }
-            let row = frame.row();
-            let needs_bp = row.uses_bp() || frame.passes_bp() && outer.needs_bp();
-            frame.mark(needs_bp, self.checks_len);
-            frame.hash = mix(outer.hash, pc | frame.exact());
-            self.slots[to] = slot;
-            self.values[to] = pc;
-            self.frames[to] = frame;
-            self.highest = self.highest.max(slot);
-            outer = frame;
+            needs_bp = row.uses_bp() || needs_bp && row.passes_bp();
+            let marked = Frame::mark(row, needs_bp, self.checks_len as usize);
+            self.frames[to & Self::MASK].marked = marked;
+        }
+        if kept == 0 {
+            self.highest = self.highest.max(self.keys[0].above.wrapping_sub(8));
         }
     }
 
-    /// Notes what the step from `frame` to `outer` read besides the pc.
-    #[inline(always)]
-    fn link(&mut self, frame: Frame, outer: Frame, bounds: &Bounds) {
-        let row = frame.row();
-        match row.kind() {
-            Kind::Sp | Kind::Bp => {}
-            Kind::BpDeref => self.check(frame, frame.bp.wrapping_add(row.offset()), outer.sp),
-            _ => return self.link_rare(frame, outer),
-        }
-        if !outer.needs_bp() {
-            return;
-        }
-        let slot = match row.rule() {
-            BpRule::AtCfa => outer.sp.wrapping_add(row.bp_at()),
-            BpRule::AtBp => frame.bp.wrapping_add(row.bp_at()),
-            _ => return,
+    /// Notes what the step out of frame `at` read besides the pc; of the root's,
+    /// what the step that ended the stack read.
+    #[inline(never)]
+    fn link(&mut self, at: usize, last: &Step, bounds: &Bounds) {
+        let Some(before) = at.checked_sub(1) else {
+            return self.link_root(last);
         };
-        if !bounds.holds(slot) || !slot.is_multiple_of(8) {
-            self.mixed = 1; // it could not be read, or not by the active stack
-        }
-        self.check(frame, slot, outer.bp);
-    }
-
-    #[cold]
-    fn link_rare(&mut self, frame: Frame, outer: Frame) {
-        let bp_slot = match frame.row().kind() {
-            Kind::Signal => {
-                let sp_slot = frame.sp.wrapping_add_signed(super::cfi::SIGNAL_SP);
-                self.check(frame, sp_slot, outer.sp);
-                self.mixed |= u64::from(outer.sp < frame.sp);
-                frame.sp.wrapping_add_signed(super::cfi::SIGNAL_BP)
+        let sp = self.keys[at & Self::MASK].above;
+        let Frame { bp, marked, .. } = self.frames[at & Self::MASK];
+        let (row, outer) = (Row(marked), self.frames[before & Self::MASK]);
+        let outer_sp = self.keys[before & Self::MASK].above;
+        let slot = match (row.kind(), row.rule()) {
+            (Kind::Signal, _) => {
+                self.set_irregular(at);
+                self.check(at, sp.wrapping_add_signed(SIGNAL_SP), outer_sp);
+                sp.wrapping_add_signed(SIGNAL_BP)
             }
-            Kind::NoTable => frame.bp,
-            _ => return,
+            (Kind::NoTable, _) => bp,
+            (Kind::End | Kind::Bad, _) => return,
+            (_, BpRule::AtCfa) => outer_sp.wrapping_add(row.bp_at()),
+            (_, BpRule::AtBp) => bp.wrapping_add(row.bp_at()),
+            (_, BpRule::Same | BpRule::Lost) => 0,
         };
-        if outer.needs_bp() {
-            self.check(frame, bp_slot, outer.bp);
+        if row.kind() == Kind::BpDeref {
+            self.check(at, bp.wrapping_add(row.offset()), outer_sp);
+        }
+        if slot != 0 && outer.needs_bp() {
+            if !bounds.holds(slot) || !slot.is_multiple_of(8) {
+                self.set_irregular(at); // it could not be read, or not by the active stack
+            }
+            self.check(at, slot, outer.bp);
         }
     }
 
-    /// Notes what the step that ended the stack read.
-    fn link_root(&mut self, root: Frame, last: &Step) {
+    fn link_root(&mut self, last: &Step) {
         if last.sp_slot != 0 {
-            self.check(root, last.sp_slot, last.sp);
+            self.check(0, last.sp_slot, last.sp);
         }
         if last.pc_slot != 0 {
-            self.check(root, last.pc_slot, last.pc & !EXACT_PC);
+            self.check(0, last.pc_slot, last.pc & !EXACT_PC);
         }
     }
 
-    fn check(&mut self, frame: Frame, slot: u64, value: u64) {
-        if self.checks_len >= Self::CAPACITY {
+    fn check(&mut self, at: usize, slot: u64, word: u64) {
+        if self.checks_len as usize >= Self::CAPACITY {
             self.forget(); // more than fits: unwind anew next time
             return;
         }
-        self.check_slots[self.checks_len & Self::MASK] = slot;
-        self.check_values[self.checks_len & Self::MASK] = value;
+        let above = slot.wrapping_add(8);
+        self.checks[self.checks_len as usize & Self::MASK] = Word { above, word };
         self.checks_len += 1;
         self.highest = self.highest.max(slot);
-        self.mixed |= u64::from(slot < frame.sp);
+        if slot < self.keys[at & Self::MASK].above {
+            self.set_irregular(at);
+        }
+    }
+
+    #[cold]
+    fn set_irregular(&mut self, at: usize) {
+        self.irregular = self.irregular.min(at as u32);
     }
 }
 
-/// Index of the last slot that no longer holds its value. Eight at a time, from
+#[inline(always)]
+const fn key(state: Regs) -> Word {
+    Word::key(state.sp, state.pc)
+}
+
+/// Index of the last word that is no longer what it was. Eight at a time, from
 /// the leaf's side: the first difference out there is where the stacks part.
 #[inline(always)]
-fn last_bad(slots: &[u64], values: &[u64]) -> Option<usize> {
-    const BLOCK: usize = 8;
-    let mut end = slots.len().min(values.len());
-    while end >= BLOCK {
-        let from = end - BLOCK;
-        let block = slots.get(from..end).and_then(<[u64]>::first_chunk::<BLOCK>);
-        let expected = values
-            .get(from..end)
-            .and_then(<[u64]>::first_chunk::<BLOCK>);
-        let (Some(block), Some(expected)) = (block, expected) else {
-            break;
-        };
-        if differ(block, expected) {
-            break;
+fn last_bad(words: &[Word]) -> Option<usize> {
+    let mut rest = words;
+    while let Some((outer, block)) = rest.split_last_chunk::<8>() {
+        if differ(block) {
+            return last_bad_slow(rest);
         }
-        end = from;
+        rest = outer;
     }
-    let mut pairs = slots.iter().zip(values).take(end);
-    // SAFETY: W1: first_bad has made sure of the whole range.
-    pairs.rposition(|(&slot, &value)| unsafe { peek(slot) } != value)
+    if differ(rest) {
+        return last_bad_slow(rest);
+    }
+    None
+}
+
+/// [`last_bad`], answering only whether there is one.
+#[inline(always)]
+fn any_bad(words: &[Word]) -> bool {
+    let (rest, blocks) = words.as_rchunks::<8>();
+    blocks.iter().rev().any(|block| differ(block)) || differ(rest)
+}
+
+#[inline(never)]
+fn last_bad_slow(words: &[Word]) -> Option<usize> {
+    words.iter().rposition(|word| read(word) != word.word)
 }
 
 #[inline(always)]
-fn differ(slots: &[u64; 8], values: &[u64; 8]) -> bool {
-    let mut any = 0;
-    for (&slot, &value) in slots.iter().zip(values) {
-        // SAFETY: W1, as in last_bad.
-        any |= unsafe { peek(slot) } ^ value;
-    }
-    opaque(any) != 0
+fn read(word: &Word) -> u64 {
+    // SAFETY: W1: first_bad has made sure of the whole range.
+    unsafe { peek(word.above.wrapping_sub(8)) }
+}
+
+#[inline(always)]
+fn differ(words: &[Word]) -> bool {
+    let differences = words.iter().map(|word| read(word) ^ word.word);
+    opaque(differences.fold(0, |any, one| any | one)) != 0
 }
 
 /// Keeps the optimiser from turning one OR over a block into eight branches,

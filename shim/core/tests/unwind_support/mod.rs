@@ -266,7 +266,7 @@ impl Probe {
         caller_regs(&raw mut regs);
         let captured = self
             .memo
-            .capture(rows(), regs, &mut self.bounds, self.limit);
+            .capture(rows(), &regs, &mut self.bounds, self.limit);
         let mut plain = [0; Memo::CAPACITY];
         let mut fresh = Bounds::default();
         let (depth, end) = full(rows(), regs, &mut fresh, &mut plain[..self.limit]);

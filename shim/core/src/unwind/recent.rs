@@ -1,0 +1,101 @@
+//! Stacks seen lately, by their leaf: what makes most captures a verification only.
+//!
+//! Programs allocate in loops over a handful of places. The memo keeps one stack,
+//! so each change of place would unwind the frames that differ; here the last 64
+//! stacks that got a site are kept whole. A capture that finds its leaf's state
+//! reads every word again that the unwind once read, as the memo does; equal
+//! state and equal words repeat the unwind (M1 in [`super::memo`]), so it is just as
+//! exact, and the site comes with it.
+//!
+//! # Design
+//! One entry for each value of a small hash of the leaf's sp and pc; the newest
+//! wins. Stacks with irregular frames or too many words are not kept. An entry is
+//! 17 cache lines long so that entries do not compete for the same sets.
+//!
+//! # Invariants
+//! L1: an entry whose `epoch` is the memo's was written whole, of a stack captured
+//! with the memo's present generation and limit. Epochs start at 1.
+//! L2: all words of an entry lie between its leaf's sp and `highest`.
+
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use super::memo::Word;
+
+/// What is kept of a stack besides its words.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Head {
+    pub(crate) leaf: Word,
+    /// The leaf's rbp; of no matter when `needs_bp` is 0.
+    pub(crate) bp: u64,
+    pub(crate) hash: u64,
+    pub(crate) highest: u64,
+    pub(crate) epoch: u32,
+    pub(crate) site: u32,
+    pub(crate) end: u16,
+    /// Frames, the leaf included.
+    pub(crate) depth: u16,
+    /// Whether unwinding depends on the leaf's rbp (0 or 1).
+    pub(crate) needs_bp: u16,
+    /// Words in use: a key for each frame but the leaf, root first, then checks.
+    pub(crate) used: u16,
+}
+
+/// One stack.
+#[repr(C, align(64))]
+pub(crate) struct Recent {
+    pub(crate) head: Head,
+    pub(crate) words: [Word; Self::WORDS],
+}
+
+impl Recent {
+    pub(crate) const COUNT: usize = 64;
+    const WORDS: usize = 64;
+
+    /// Where the stack of a leaf belongs.
+    #[inline(always)]
+    pub(crate) const fn place(sp: u64, pc: u64) -> usize {
+        let mixed = (pc ^ sp << 13).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 58) as usize % Self::COUNT
+    }
+
+    /// What must hold what it held.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> &[Word] {
+        self.words.get(..usize::from(self.head.used)).unwrap_or(&[])
+    }
+
+    /// Program counter of a frame, 0 the leaf; 0 past the end.
+    pub(crate) fn pc(&self, index_from_leaf: usize) -> u64 {
+        let depth = usize::from(self.head.depth);
+        match depth.checked_sub(index_from_leaf + 1) {
+            Some(index) if index + 1 == depth => self.head.leaf.word,
+            Some(index) => self.words[index % Self::WORDS].word,
+            None => 0,
+        }
+    }
+
+    /// Makes this the stack of `head`, with these keys and checks; nothing when
+    /// they do not fit.
+    pub(crate) fn keep(&mut self, head: Head, keys: &[Word], checks: &[Word]) {
+        let used = keys.len() + checks.len();
+        if used > Self::WORDS {
+            return;
+        }
+        self.head.epoch = 0; // one cut short here leaves no entry (L1)
+        compiler_fence(Ordering::SeqCst);
+        let (to_keys, to_checks) = self.words.split_at_mut(keys.len());
+        to_keys.copy_from_slice(keys);
+        to_checks[..checks.len()].copy_from_slice(checks);
+        self.head = Head {
+            epoch: 0,
+            depth: keys.len() as u16 + 1,
+            used: used as u16,
+            ..head
+        };
+        compiler_fence(Ordering::SeqCst);
+        self.head.epoch = head.epoch;
+    }
+}
+
+const _: () = assert!(size_of::<Recent>() == 17 * 64 && Recent::COUNT == 1 << (64 - 58));
