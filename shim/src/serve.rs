@@ -13,7 +13,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pageshim_core::heap::gpa::classes::{ALIGN, SLOT_MAX, aligned_class};
-use pageshim_core::heap::gpa::{Block, Freed, Kind, Page};
+use pageshim_core::heap::gpa::{Block, Freed, Heap, Kind, Page};
 use pageshim_core::records::Record;
 use pageshim_core::sites::Stack;
 use pageshim_core::track::Entry;
@@ -76,6 +76,9 @@ fn nested(requested: usize, align: usize) -> Taken {
 fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) -> Taken {
     if thread.gate() & RECORDING == 0 {
         emergency::catch_up(|address| give(thread, address, call));
+        if thread.gate() & Heap::BELL != 0 {
+            thread.answer_bell();
+        }
     } else if thread.is_due() {
         upkeep::run(thread, call);
     }

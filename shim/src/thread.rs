@@ -94,6 +94,17 @@ impl Thread {
         Some(Inside(self))
     }
 
+    /// The heap holds much free memory that should go back: looks, at upkeep's pace,
+    /// whether it is time, from the slow path that its bell in the gate leads to.
+    pub(crate) fn answer_bell(&self) {
+        if self.is_due() {
+            crate::upkeep::pace(self);
+            if !self.heap().upkeep() {
+                self.gate.set(self.gate.get() & !Heap::BELL);
+            }
+        }
+    }
+
     /// Counts down to the next upkeep; true when it is due.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
@@ -271,6 +282,9 @@ pub(crate) fn attach() -> Option<&'static Thread> {
         }
     }
     crate::life::watch(thread);
+    if gate == 0 {
+        thread.heap().set_bell(Some(&thread.gate));
+    }
     thread.gate.set(gate);
     Some(thread)
 }

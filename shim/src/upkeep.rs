@@ -28,7 +28,7 @@ const EVERY_MS: u64 = 250;
 
 /// When the next upkeep is due: about every quarter of a second of a thread that
 /// allocates slowly, every 1,024th allocation of one that does not.
-fn pace(thread: &Thread) {
+pub(crate) fn pace(thread: &Thread) {
     let passed = thread.since_upkeep(sys::coarse_ms()).max(1);
     let last = u64::from(thread.upkeep_every());
     let wanted = (last * EVERY_MS / passed).clamp(1, u64::from(EVERY_MAX));
@@ -45,6 +45,7 @@ pub(crate) fn run(thread: &'static Thread, call: &Call) {
     fork::notice_copy(thread);
     STATE.advance_tick();
     thread.note_name();
+    thread.heap().upkeep();
     obey(thread);
     link::keep();
 }

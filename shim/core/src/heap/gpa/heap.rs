@@ -19,12 +19,13 @@
 //! Remote free pushes a block on `page.remote` (Release) or, for a full page
 //! that asked for it, on `heap.delayed` (Release); the owner swaps both lists
 //! out (Acquire). `state` moves Idle -> Running by compare-and-swap (Acquire)
-//! and back by a Release store.
+//! and back by a Release store. Who hands a block over and who moves its page or
+//! ends are told apart by a pair of fences, see `hand_over`.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 use pageshim_wire::process::{Misuse, class, word};
 
@@ -33,9 +34,11 @@ use super::classes::{
     magic, page_slices, page_slots, slot_bytes,
 };
 use super::page::{Block, FLAGS, FULL, NOTIFY, Page, RECORDS, SINGLE};
-use super::space::{PURGE_AFTER_MS, Spaces};
+use super::space::Spaces;
 use crate::heap::accounts::Accounts;
 use crate::sys;
+
+mod upkeep;
 
 const CARVE_BYTES: usize = 4096;
 const SPARES: usize = 4;
@@ -84,6 +87,8 @@ pub struct Heap {
     accounts: &'static Accounts,
     recording: Cell<bool>,
     next_maintenance_ms: Cell<u64>,
+    bell: Cell<Option<&'static Cell<u8>>>,
+    sweep_from: Cell<u32>,
     delayed: AtomicUsize,
     next_heap: AtomicUsize,
     state: AtomicU32,
@@ -140,6 +145,8 @@ impl Heap {
             accounts,
             recording: Cell::new(recording),
             next_maintenance_ms: Cell::new(0),
+            bell: Cell::new(None),
+            sweep_from: Cell::new(0),
             delayed: AtomicUsize::new(0),
             next_heap: AtomicUsize::new(0),
             state: AtomicU32::new(HeapState::Running as u32),
@@ -414,7 +421,8 @@ impl Heap {
         self.accounts.add_class(SINGLETON, class::CAPACITY, -bytes);
         self.accounts.add_class(SINGLETON, class::PAGES, -1);
         let space = self.spaces.space_of(page.start.get());
-        space.give(page, true, sys::coarse_ms());
+        let waiting = space.give(page, true, sys::coarse_ms());
+        self.ring(waiting);
         self.maintain();
     }
 
@@ -449,15 +457,32 @@ impl Heap {
 
     /// The page is full and its owner wants to hear of it: the block itself goes
     /// to the owner, still counted as used, so that the page cannot vanish.
+    ///
+    /// The owner may lose the page, or end, while the block is on its way. Each
+    /// side first writes, then looks, with a fence between: the owner's heir stores
+    /// its name in the page and then takes the list (in absorb), a thread that ends
+    /// stores Idle and then looks at the list (in park), and here the block is
+    /// listed before the page and the state are read. So one of the two sees it.
     fn hand_over(&self, page: &'static Page, block: Block) {
         let Some(owner) = self.other_heap(page) else {
             return;
         };
-        let mut old = owner.delayed.load(Ordering::Relaxed);
+        owner.list_delayed(block);
+        fence(Ordering::SeqCst);
+        let moved = page.owner_heap() != owner.address();
+        if moved {
+            self.drain_delayed_of(owner);
+        } else if owner.state() == HeapState::Idle as u32 {
+            self.absorb(owner);
+        }
+    }
+
+    fn list_delayed(&self, block: Block) {
+        let mut old = self.delayed.load(Ordering::Relaxed);
         loop {
             block.set_next(ptr::with_exposed_provenance_mut(old));
-            // Release pairs with the Acquire in drain_delayed.
-            match owner.delayed.compare_exchange_weak(
+            // Release pairs with the Acquire in drain_delayed_of.
+            match self.delayed.compare_exchange_weak(
                 old,
                 block.address(),
                 Ordering::Release,
@@ -642,91 +667,35 @@ impl Heap {
         if page.has_records() {
             space.give_records(class, page.records.get());
         }
-        space.give(page, true, sys::coarse_ms());
-    }
-
-    // ---- upkeep -----------------------------------------------------------
-
-    /// About once a second, from slow paths: spare pages and free slices that
-    /// were not needed go back.
-    fn maintain(&self) {
-        let now = sys::coarse_ms();
-        if now < self.next_maintenance_ms.get() {
-            return;
-        }
-        self.next_maintenance_ms.set(now + PURGE_AFTER_MS / 2);
-        self.release_spares();
-        self.spaces.purge(now.saturating_sub(PURGE_AFTER_MS));
-    }
-
-    /// Gives spare pages back; answers nothing, the space's purge counts.
-    fn release_spares(&self) {
-        for (class, bin) in self.bins.iter().enumerate() {
-            for spare in &bin.spares {
-                let Some(page) = page_at(spare.replace(ptr::null())) else {
-                    continue;
-                };
-                let ours = page.owner_heap() == self.address() && page.class() == class;
-                let alone = ptr::eq(bin.last.get(), page) && ptr::eq(bin.first.get(), page);
-                if ours && page.used.get() == 0 && page.flags() & FULL == 0 && !alone {
-                    self.release_page(page);
-                }
-            }
-        }
-    }
-
-    /// Gives back everything that serves no block now; answers the bytes returned
-    /// to the kernel.
-    pub fn trim(&self) -> usize {
-        self.drain_delayed();
-        self.for_each_page(|page| {
-            if page.flags() & FULL == 0 {
-                page.collect_remote();
-            }
-        });
-        self.release_empty();
-        self.spaces.purge(u64::MAX - 1)
-    }
-
-    fn release_empty(&self) {
-        for bin in &self.bins {
-            let mut next = page_at(bin.last.get()).map(|_| bin.first.get());
-            while let Some(page) = next {
-                next = page_at(page.next.get());
-                if page.used.get() == 0 {
-                    self.release_page(page);
-                }
-            }
-        }
-    }
-
-    /// Visits every page of this heap.
-    fn for_each_page(&self, mut visit: impl FnMut(&'static Page)) {
-        for bin in &self.bins {
-            let queue = page_at(bin.last.get()).map(|_| bin.first.get());
-            for start in [queue, page_at(bin.full.get())] {
-                let mut next = start;
-                while let Some(page) = next {
-                    next = page_at(page.next.get());
-                    visit(page);
-                }
-            }
-        }
+        let waiting = space.give(page, true, sys::coarse_ms());
+        self.ring(waiting);
     }
 
     // ---- between threads --------------------------------------------------
 
     /// The thread ends: empty pages go back, the rest waits for an heir.
     pub fn park(&self) {
-        self.drain_delayed();
-        self.for_each_page(|page| {
-            if page.flags() & FULL == 0 {
-                page.collect_remote();
+        loop {
+            self.drain_delayed();
+            self.for_each_page(|page| {
+                if page.flags() & FULL == 0 {
+                    page.collect_remote();
+                }
+            });
+            self.release_empty();
+            self.bell.set(None);
+            self.leave();
+            // Pairs with the fence in hand_over.
+            fence(Ordering::SeqCst);
+            if self.delayed.load(Ordering::Relaxed) == 0 || !self.adopt() {
+                return;
             }
-        });
-        self.release_empty();
-        self.state.store(HeapState::Idle as u32, Ordering::Release);
+        }
+    }
+
+    fn leave(&self) {
         IDLE_HEAPS.fetch_add(1, Ordering::Relaxed);
+        self.state.store(HeapState::Idle as u32, Ordering::Release);
     }
 
     /// A new thread takes over an idle heap; false when someone was faster.
@@ -781,9 +750,10 @@ impl Heap {
                 spare.set(ptr::null());
             }
         }
+        // Pairs with the fence in hand_over.
+        fence(Ordering::SeqCst);
         self.drain_delayed_of(other);
-        other.state.store(HeapState::Idle as u32, Ordering::Release);
-        IDLE_HEAPS.fetch_add(1, Ordering::Relaxed);
+        other.leave();
         true
     }
 

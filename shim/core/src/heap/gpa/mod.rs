@@ -14,6 +14,7 @@
 //! A design with 4 MiB pages for blocks up to 512 KiB was left out: such a page
 //! serves few blocks, and runs cut to size waste less and can grow in place.
 
+mod areas;
 pub mod classes;
 mod heap;
 mod page;

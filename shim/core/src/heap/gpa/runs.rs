@@ -102,28 +102,34 @@ impl Runs {
         (mask != 0).then(|| self.first[mask.trailing_zeros() as usize])
     }
 
-    /// Visits runs until `accept` says yes; at most `bound` of them.
-    pub(super) fn search(
-        &self,
+    /// Takes runs that are `due` off the lists until `into` is full, looking at no
+    /// more than `bound`; answers how many. Each is its first slice and its length.
+    pub(super) fn drain(
+        &mut self,
         at: &impl Structs,
         bound: usize,
-        accept: impl Fn(&Page) -> bool,
-    ) -> Option<u32> {
-        let mut left = bound;
+        due: impl Fn(&Page) -> bool,
+        into: &mut [(u32, u32)],
+    ) -> usize {
+        let (mut left, mut count) = (bound, 0);
         let mut lists = self.filled;
         while lists != 0 {
-            let list = lists.trailing_zeros() as usize;
+            let mut run = self.first[lists.trailing_zeros() as usize];
             lists &= lists - 1;
-            let mut run = self.first[list];
             while run != 0 {
                 let page = at.page(run);
-                if accept(page) {
-                    return Some(run);
+                let next = page.next_run.get();
+                if count == into.len() || left == 0 {
+                    return count;
                 }
-                left = left.checked_sub(1)?;
-                run = page.next_run.get();
+                left -= 1;
+                if due(page) {
+                    into[count] = (run, self.remove(at, run));
+                    count += 1;
+                }
+                run = next;
             }
         }
-        None
+        count
     }
 }

@@ -14,6 +14,8 @@
 //! S1. Slices below `next` have page structs that are committed.
 //! S2. A run in use has kind Head on its first slice, Interior on all others.
 //! S3. A free run is clean (zero, or never touched) unless its head says dirty.
+//! S4. A free run waits to be purged exactly when its head's `freed_at_ms` is not
+//!     `SETTLED`.
 //!
 //! # Concurrency
 //! One lock, held for list work only; purging drops it around the system call.
@@ -26,7 +28,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pageshim_wire::process::word;
 
-use super::classes::{CLASSES, SLICE_BYTES, SLICE_SHIFT, page_slots};
+use super::areas::{self, Areas};
+use super::classes::{SLICE_BYTES, SLICE_SHIFT};
 use super::page::{INTERIOR, Kind, PAGE_STRUCT_SHIFT, Page, SINGLE};
 use super::runs::{Runs, Structs};
 use crate::heap::page::Pages;
@@ -43,16 +46,22 @@ const RECORD_HUGE_FROM: usize = 4 << 20;
 /// Free slices go back to the kernel this long after they were freed.
 pub(super) const PURGE_AFTER_MS: u64 = 1000;
 
+/// `freed_at_ms` of a free run that does not wait to go back.
+const SETTLED: u64 = u64::MAX;
+/// Runs given back to the kernel between two holds of the lock.
+const BATCH: usize = 32;
+
 #[derive(Debug)]
 struct Inner {
     next: u32,
     committed: usize,
     structs: usize,
-    records_next: usize,
-    records_committed: usize,
-    free_records: [usize; CLASSES],
-    runs: Runs,
-    dirty_slices: usize,
+    areas: Areas,
+    /// Free runs that wait to go back to the kernel.
+    waiting: Runs,
+    /// All other free runs: clean, or refused by the kernel.
+    settled: Runs,
+    waiting_slices: usize,
 }
 
 /// See the module's text.
@@ -66,6 +75,32 @@ pub struct Space {
     records: AtomicUsize,
     pages: Pages,
     inner: Lock<Inner>,
+}
+
+impl Inner {
+    fn insert(&mut self, space: &Space, slice: u32, slices: u32) {
+        if space.page(slice).freed_at_ms.get() == SETTLED {
+            self.settled.insert(space, slice, slices);
+        } else {
+            self.waiting.insert(space, slice, slices);
+            self.waiting_slices += slices as usize;
+        }
+    }
+
+    fn remove(&mut self, space: &Space, slice: u32) -> u32 {
+        if space.page(slice).freed_at_ms.get() == SETTLED {
+            return self.settled.remove(space, slice);
+        }
+        let slices = self.waiting.remove(space, slice);
+        self.waiting_slices -= slices as usize;
+        slices
+    }
+
+    /// A free run of at least `slices`; one whose memory is still here first.
+    fn find(&self, space: &Space, slices: u32) -> Option<u32> {
+        let warm = self.waiting.find(space, slices);
+        warm.or_else(|| self.settled.find(space, slices))
+    }
 }
 
 /// A run of slices just taken.
@@ -97,11 +132,10 @@ impl Space {
                 next: 1,
                 committed: 0,
                 structs: 0,
-                records_next: 0,
-                records_committed: 0,
-                free_records: [0; CLASSES],
-                runs: Runs::new(),
-                dirty_slices: 0,
+                areas: Areas::new(),
+                waiting: Runs::new(),
+                settled: Runs::new(),
+                waiting_slices: 0,
             }),
         }
     }
@@ -189,7 +223,7 @@ impl Space {
         let mut inner = self.inner.lock();
         let step = u32::try_from((align >> SLICE_SHIFT).max(1)).ok()?;
         let wanted = slices.checked_add(step - 1)?;
-        if let Some(slice) = inner.runs.find(self, wanted) {
+        if let Some(slice) = inner.find(self, wanted) {
             return Some(self.cut(&mut inner, slice, slices, step));
         }
         let first = inner.next.next_multiple_of(step);
@@ -199,7 +233,8 @@ impl Space {
         if skipped > 0 {
             let from = inner.next;
             self.page(from).dirty.set(false);
-            inner.runs.insert(self, from, skipped);
+            self.page(from).freed_at_ms.set(SETTLED);
+            inner.insert(self, from, skipped);
         }
         self.advance(&mut inner, end);
         Some(self.begin(first, slices, true))
@@ -207,7 +242,7 @@ impl Space {
 
     /// Cuts an aligned run out of a listed free run, listing what is left over.
     fn cut(&self, inner: &mut Inner, slice: u32, slices: u32, step: u32) -> Run {
-        let found = inner.runs.remove(self, slice);
+        let found = inner.remove(self, slice);
         let dirty = self.page(slice).dirty.get();
         let freed_at = self.page(slice).freed_at_ms.get();
         let first = slice.next_multiple_of(step);
@@ -215,14 +250,11 @@ impl Space {
             if count > 0 {
                 self.page(from).dirty.set(dirty);
                 self.page(from).freed_at_ms.set(freed_at);
-                inner.runs.insert(self, from, count);
+                inner.insert(self, from, count);
             }
         };
         list(slice, first - slice);
         list(first + slices, slice + found - first - slices);
-        if dirty {
-            inner.dirty_slices -= slices as usize;
-        }
         self.begin(first, slices, !dirty)
     }
 
@@ -291,11 +323,13 @@ impl Space {
     }
 
     /// Takes a run back. `dirty` when its memory was or may have been written.
-    pub(super) fn give(&self, page: &'static Page, dirty: bool, now_ms: u64) {
+    /// Answers the bytes that wait to go back to the kernel now.
+    pub(super) fn give(&self, page: &'static Page, dirty: bool, now_ms: u64) -> usize {
         page.owner.store(SINGLE, Ordering::Relaxed);
         let mut inner = self.inner.lock();
         let (first, slices) = (self.slice_of(page), page.slices.get());
         self.list(&mut inner, first, slices, dirty, now_ms);
+        inner.waiting_slices << SLICE_SHIFT
     }
 
     /// Lists a run as free, merged with its free neighbours.
@@ -303,17 +337,17 @@ impl Space {
         let (mut start, mut count) = (first, slices);
         // The oldest dirty part decides when the whole run is purged, so that a
         // busy neighbour cannot keep it young for ever.
-        let mut stamp = if dirty { now_ms } else { u64::MAX };
+        let mut stamp = if dirty { now_ms } else { SETTLED };
         let mut any_dirty = dirty;
+        // What the run was is over even where merging hides its ends: a second free
+        // of its block must not find a head.
+        self.page(first).kind.set(Kind::Untouched);
+        self.page(first + slices - 1).kind.set(Kind::Untouched);
         let mut absorb = |inner: &mut Inner, neighbour: u32| {
             let page = self.page(neighbour);
-            let merged = inner.runs.remove(self, neighbour);
-            if page.dirty.get() {
-                inner.dirty_slices -= merged as usize;
-                stamp = stamp.min(page.freed_at_ms.get());
-                any_dirty = true;
-            }
-            merged
+            stamp = stamp.min(page.freed_at_ms.get());
+            any_dirty |= page.dirty.get();
+            inner.remove(self, neighbour)
         };
         if first > 1 && self.page(first - 1).kind.get() == Kind::Free {
             start = self.page(first - 1).head.get();
@@ -328,10 +362,7 @@ impl Space {
         let head = self.page(start);
         head.dirty.set(any_dirty);
         head.freed_at_ms.set(stamp);
-        if any_dirty {
-            inner.dirty_slices += count as usize;
-        }
-        inner.runs.insert(self, start, count);
+        inner.insert(self, start, count);
     }
 
     /// Grows a run in place by taking free slices right behind it.
@@ -373,77 +404,101 @@ impl Space {
     /// Room for the records of a page of `class`, zeroed.
     pub(super) fn take_records(&self, class: usize) -> Option<*mut AtomicU64> {
         let mut inner = self.inner.lock();
-        let listed = inner.free_records[class];
-        if listed != 0 {
-            let area = ptr::with_exposed_provenance_mut::<usize>(listed);
-            // SAFETY: a listed area is ours and holds the link in its first word.
-            inner.free_records[class] = unsafe { area.replace(0) };
-            return Some(area.cast());
-        }
-        let bytes = (page_slots(class) * 8).next_multiple_of(64);
-        let (end, base) = (
-            inner.records_next + bytes,
-            self.records.load(Ordering::Relaxed),
-        );
+        let at = match inner.areas.take(class, false) {
+            Some(at) => at,
+            None => match self.fresh_records(&mut inner.areas, class) {
+                Some(at) => at,
+                None => inner.areas.take(class, true)?,
+            },
+        };
+        Some(ptr::with_exposed_provenance_mut(at))
+    }
+
+    fn fresh_records(&self, areas: &mut Areas, class: usize) -> Option<usize> {
+        let end = areas.next + areas::area_bytes(class);
+        let base = self.records.load(Ordering::Relaxed);
         if end > self.span.load(Ordering::Relaxed) / 2 {
             return None;
         }
-        if end > inner.records_committed {
+        if end > areas.committed {
             let target = end.next_multiple_of(RECORD_STEP);
-            let more = target - inner.records_committed;
+            let more = target - areas.committed;
             // SAFETY: within our reserve.
-            unsafe { self.pages.commit(base + inner.records_committed, more) }.then_some(())?;
+            unsafe { self.pages.commit(base + areas.committed, more) }.then_some(())?;
             self.pages.accounts().add(word::METADATA, signed(more));
-            if inner.records_committed >= RECORD_HUGE_FROM {
-                let from = base + inner.records_committed;
+            if areas.committed >= RECORD_HUGE_FROM {
+                let from = base + areas.committed;
                 // SAFETY: advice on our own range that keeps its content.
                 let _ = unsafe { sys::advise(from, more, sys::HUGEPAGE) };
             }
-            inner.records_committed = target;
+            areas.committed = target;
         }
-        let at = base + inner.records_next;
-        inner.records_next = end;
-        Some(ptr::with_exposed_provenance_mut(at))
+        let at = base + areas.next;
+        areas.next = end;
+        Some(at)
     }
 
     /// Takes the records of a page back; all of them are zero (P3).
     pub(super) fn give_records(&self, class: usize, area: *mut AtomicU64) {
         let mut inner = self.inner.lock();
-        // SAFETY: the area is ours and nobody uses it; its first word becomes the link.
-        unsafe { area.cast::<usize>().write(inner.free_records[class]) };
-        inner.free_records[class] = area.expose_provenance();
+        inner.areas.give(class, area.expose_provenance());
     }
 
-    /// Returns free slices freed before `before_ms` to the kernel; answers bytes.
+    /// Returns free slices freed before `before_ms`, and the records of what is gone,
+    /// to the kernel; answers bytes.
     pub fn purge(&self, before_ms: u64) -> usize {
         let mut bytes = 0;
-        let mut inner = self.inner.lock();
-        while inner.dirty_slices > 0 {
-            let due = |page: &Page| page.dirty.get() && page.freed_at_ms.get() <= before_ms;
-            let Some(slice) = inner.runs.search(self, 4096, due) else {
-                break;
-            };
-            let slices = inner.runs.remove(self, slice);
+        loop {
+            let mut batch = [(0, 0); BATCH];
+            let due = |page: &Page| page.freed_at_ms.get() <= before_ms;
+            let mut inner = self.inner.lock();
+            let count = inner.waiting.drain(self, 4096, due, &mut batch);
+            let batch = &mut batch[..count];
+            inner.waiting_slices -= batch.iter().map(|run| run.1 as usize).sum::<usize>();
             drop(inner);
-            let start = self.range().0 + ((slice as usize) << SLICE_SHIFT);
-            let length = (slices as usize) << SLICE_SHIFT;
-            // SAFETY: the run is off the lists, so nobody else can have it.
-            let purged = unsafe { self.pages.purge(start, length) };
-            inner = self.inner.lock();
-            if purged {
-                bytes += length;
+            bytes += self.purge_batch(batch);
+            if count < BATCH {
+                break;
             }
-            // Pages that cannot be purged (locked in memory) stay, as if clean for the
-            // purger but not for calloc: a run that failed is listed dirty and young.
-            inner.dirty_slices -= slices as usize;
-            self.list(&mut inner, slice, slices, !purged, u64::MAX);
+        }
+        if bytes > 0 {
+            bytes += self.purge_records();
         }
         bytes
     }
 
-    /// Slices that may hold memory of the kernel without a use.
+    /// Gives runs that are off the lists to the kernel and lists them as settled.
+    fn purge_batch(&self, batch: &[(u32, u32)]) -> usize {
+        let mut bytes = 0;
+        for &(slice, slices) in batch {
+            let start = self.range().0 + ((slice as usize) << SLICE_SHIFT);
+            let length = (slices as usize) << SLICE_SHIFT;
+            // SAFETY: the run is off the lists, so nobody else can have it.
+            let purged = unsafe { self.pages.purge(start, length) };
+            if purged {
+                bytes += length;
+            }
+            // Pages that cannot be purged (locked in memory) are settled for the purger
+            // but not clean for calloc, until a neighbour is freed.
+            self.list(&mut self.inner.lock(), slice, slices, !purged, SETTLED);
+        }
+        bytes
+    }
+
+    fn purge_records(&self) -> usize {
+        let chain = self.inner.lock().areas.drain();
+        let (chain, bytes) = areas::join(chain, |at, bytes| {
+            // SAFETY: whole pages of areas that are off the lists and zero (A1).
+            unsafe { self.pages.purge(at, bytes) }
+        });
+        let base = self.records.load(Ordering::Relaxed);
+        self.inner.lock().areas.refill(base, chain);
+        bytes
+    }
+
+    /// Bytes of free slices that wait to go back to the kernel.
     pub fn dirty_bytes(&self) -> usize {
-        self.inner.lock().dirty_slices << SLICE_SHIFT
+        self.inner.lock().waiting_slices << SLICE_SHIFT
     }
 
     /// Slices below this number have been handed out at some time.
@@ -601,6 +656,11 @@ impl Spaces {
             span /= 2;
         }
         None
+    }
+
+    /// Bytes that wait to go back to the kernel.
+    pub fn dirty_bytes(&self) -> usize {
+        self.iter().map(Space::dirty_bytes).sum()
     }
 
     /// Returns free memory to the kernel, see [`Space::purge`].
