@@ -68,8 +68,15 @@ pub struct Pages {
     pub metadata_bytes: u64,
     /// The sum of the above.
     pub committed_bytes: u64,
-    /// Resident bytes of the heap, from the kernel (0 when it could not be asked).
+    /// Resident bytes of the heap now, from the kernel (0 of a process that
+    /// ended, and when it could not be asked).
     pub resident_bytes: u64,
+    /// The highest of all samples of that while it ran; 0 when there was none.
+    #[serde(default)]
+    pub resident_peak_bytes: u64,
+    /// The last of them.
+    #[serde(default)]
+    pub resident_last_bytes: u64,
 }
 
 /// Calls to the kernel made by the layers.
@@ -98,7 +105,7 @@ pub struct Process {
     pub id: String,
     /// Process id.
     pub pid: u32,
-    /// Service name, else the executable's file name.
+    /// Service name, else the file name of the first command word, else the executable's.
     pub name: String,
     /// Path of the executable.
     pub executable: String,
@@ -130,6 +137,9 @@ pub struct Process {
     pub apis: BTreeMap<String, u64>,
     /// Page account.
     pub pages: Pages,
+    /// The account of the sample with most requested bytes; null when there was none.
+    #[serde(default)]
+    pub pages_at_peak: Option<Pages>,
     /// System calls.
     pub syscalls: Syscalls,
     /// Null until a reachability check ran.

@@ -12,7 +12,7 @@ use crate::books::book::Book;
 use crate::books::ended::Ended;
 use crate::books::leaks::{Detail, Lead};
 use crate::books::modules::Modules;
-use crate::books::report::{Exit, State};
+use crate::books::report::{Exit, Pages, State};
 use crate::books::summary::Observed;
 use crate::books::tally::{EVENTS, Tally};
 use crate::ingest::{Arrival, SharedState};
@@ -47,6 +47,17 @@ struct Inside {
     start_ns: u64,
     end: Option<End>,
     generation: u64,
+    resident: Resident,
+}
+
+/// What samples of resident bytes told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resident {
+    last: u64,
+    peak: u64,
+    /// The page account when most bytes were requested: resident bytes stay
+    /// high for a while after a program has freed everything.
+    at_peak: Option<Pages>,
 }
 
 /// Where the numbers come from.
@@ -103,6 +114,7 @@ impl Record {
                 start_ns: state.header(word::START_MONOTONIC_NS),
                 end: None,
                 generation: 1,
+                resident: Resident::default(),
             }),
         };
         (Arc::new(record), state)
@@ -177,21 +189,19 @@ impl Record {
     pub fn look(&self) -> Observed {
         let mut inside = self.lock();
         inside.look(self);
-        let resident = match (&inside.source, inside.end) {
-            (Source::Live(state, _), None) => {
-                let (base, bytes) = (
-                    state.header(word::HEAP_BASE),
-                    state.header(word::HEAP_RESERVED),
-                );
-                procfs::resident(self.peer_pid, base, bytes).unwrap_or(0)
-            }
-            _ => 0,
-        };
+        let resident = inside.ask_resident(self).unwrap_or(0);
         let end_ns = inside.end.map_or_else(now_ns, |end| end.at_ns);
         let seconds = end_ns.saturating_sub(inside.start_ns) as f64 / 1e9;
         let mut observed = inside.last.clone();
         observed.tally = inside.tally.clone();
-        observed.process.pages.resident_bytes = resident;
+        let pages = &mut observed.process.pages;
+        pages.resident_bytes = resident;
+        pages.resident_peak_bytes = inside.resident.peak;
+        pages.resident_last_bytes = inside.resident.last;
+        observed.process.pages_at_peak = inside.resident.at_peak;
+        if inside.end.is_some() {
+            observed.process.threads.live = 0;
+        }
         if let Source::Ended(ended) = &inside.source {
             observed.process.unlisted = ended.unlisted();
         }
@@ -199,6 +209,17 @@ impl Record {
         observed.process.state = inside.end.map_or(State::Running, |end| end.state);
         observed.process.exit = inside.end.map(|end| end.exit);
         observed
+    }
+
+    /// Asks for resident bytes between two looks; false when there is nothing
+    /// to ask any more.
+    pub fn sample(&self) -> bool {
+        let mut inside = self.lock();
+        if inside.end.is_some() {
+            return false;
+        }
+        inside.look(self);
+        inside.ask_resident(self).is_some()
     }
 
     /// Live sites as of the last look.
@@ -277,5 +298,55 @@ impl Inside {
             .each_ref()
             .map(|counter| counter.load(Ordering::Relaxed));
         self.tally.raise_events(&seen);
+    }
+
+    /// Resident bytes of the heap, remembered with the account just read;
+    /// `None` when it ended or the kernel does not say.
+    fn ask_resident(&mut self, record: &Record) -> Option<u64> {
+        let (Source::Live(state, _), None) = (&self.source, self.end) else {
+            return None;
+        };
+        let base = state.header(word::HEAP_BASE);
+        let bytes = state.header(word::HEAP_RESERVED);
+        let resident = procfs::resident(record.peer_pid, base, bytes)?;
+        self.resident.note(resident, &self.last.process.pages);
+        Some(resident)
+    }
+}
+
+impl Resident {
+    fn note(&mut self, resident: u64, account: &Pages) {
+        self.last = resident;
+        self.peak = self.peak.max(resident);
+        let most = self.at_peak.map(|pages| pages.requested_bytes);
+        if most.is_none_or(|most| account.requested_bytes > most) {
+            self.at_peak = Some(Pages {
+                resident_bytes: resident,
+                resident_peak_bytes: self.peak,
+                resident_last_bytes: resident,
+                ..*account
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: the highest sample is kept, and the account of the fullest. Method: up, then down.
+    #[test]
+    fn the_fullest_sample_keeps_its_account() {
+        let mut resident = Resident::default();
+        let account = |requested_bytes| Pages {
+            requested_bytes,
+            ..Pages::default()
+        };
+        for (bytes, requested) in [(10, 1), (50, 9), (60, 2), (20, 3)] {
+            resident.note(bytes, &account(requested));
+        }
+        let at_peak = resident.at_peak.expect("sampled");
+        assert_eq!((resident.last, resident.peak), (20, 60));
+        assert_eq!((at_peak.requested_bytes, at_peak.resident_bytes), (9, 50));
     }
 }

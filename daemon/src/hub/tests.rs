@@ -154,6 +154,48 @@ async fn slow_clients_do_not_matter() {
     );
 }
 
+// Goal: what was resident is known after the end, without a report or scrape before it.
+// Method: a client whose "heap" is all of this process, left alone, then ended.
+#[tokio::test]
+async fn resident_bytes_are_sampled_unasked() {
+    let host = Host::new("samples").await;
+    let fd = good(0xab, 70, "zoo");
+    set(&fd, word::HEAP_RESERVED, 1 << 47);
+    let mut client = host.client().await;
+    client.hello(0xab, 70, &fd).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    set(&fd, word::EXIT_STATE, 1);
+    drop(client);
+    let process = host
+        .process(0xab, |process| process.state == State::Exited)
+        .await;
+    let pages = process.pages;
+    assert_eq!(pages.resident_bytes, 0, "nothing any more");
+    assert!(pages.resident_peak_bytes >= pages.resident_last_bytes);
+    assert!(pages.resident_last_bytes > 0);
+    let at_peak = process.pages_at_peak.expect("sampled");
+    assert_eq!(at_peak.requested_bytes, 60);
+    assert!(at_peak.resident_bytes > 0);
+    assert_eq!(process.threads.live, 0, "they ended with it");
+}
+
+// Goal: who only knocks is no error, who leaves amid a hello is one. Method: both.
+#[tokio::test]
+async fn knocking_is_no_error() {
+    let host = Host::new("knock").await;
+    let gone = "pageshim_decode_errors_total{reason=\"gone\"}";
+    for _ in 0..3 {
+        drop(host.client().await);
+    }
+    host.hub.settle(4_000_000, Duration::from_secs(5)).await;
+    assert_eq!(host.metric(gone).await, Some(0.0));
+    let client = host.client().await;
+    client.send(&hello(1, 1, VERSION)[..20], &[]).await;
+    drop(client);
+    host.hub.settle(4_000_000, Duration::from_secs(5)).await;
+    assert_eq!(host.metric(gone).await, Some(1.0));
+}
+
 // Goal: garbage after hello closes that connection; the process goes on when it
 // connects again, nothing is lost or counted twice. Method: garbage, then a reconnect.
 #[tokio::test]
