@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::failon::FailOn;
 use crate::books::report::{Leak, Process, Report};
-use crate::web::units;
 use crate::web::words::{self, clean};
+use crate::web::{headline, names, units};
 
 /// The last image of `pid`: what it was when it ended. Images come newest first.
 pub(crate) fn image(overview: &Report, pid: u32) -> Option<&Process> {
@@ -110,11 +110,18 @@ fn site(leak: &Leak) -> String {
         units::bytes(leak.bytes),
         units::counted(leak.blocks, "block")
     );
-    let Some(frame) = leak.stack.first() else {
+    let Some(headline) = headline::of(&leak.stack) else {
         return format!("{amount}  stack not known");
     };
+    let frame = headline.frame;
     let place = words::place(frame).unwrap_or_else(|| frame.module.clone());
-    format!("{amount}  {}  {}", clean(&frame.function), clean(&place))
+    let via = headline.via.map(|via| format!("  via {via}"));
+    format!(
+        "{amount}  {}  {}{}",
+        names::short(&clean(&frame.function)),
+        clean(&place),
+        via.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

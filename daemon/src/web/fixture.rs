@@ -80,6 +80,8 @@ fn zoo() -> Process {
             metadata_bytes: 524_288,
             committed_bytes: 5_898_240,
             resident_bytes: 5_242_880,
+            resident_peak_bytes: 5_767_168,
+            resident_last_bytes: 5_242_880,
         },
         syscalls: Syscalls {
             mmap: 12,

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use askama::Template;
 
-use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report};
+use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report, State};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::{CLASSES, Sort, View};
-use crate::web::{names, units, words};
+use crate::web::{headline, names, units, words};
 
 /// Rows of the page unless the URL says otherwise.
 pub(crate) const ROWS: usize = 100;
@@ -33,12 +33,58 @@ struct Leaks<'a> {
     totals: Totals,
     parts: Vec<Row>,
     committed: Figure,
-    resident: Figure,
-    waste: Figure,
-    waste_share: String,
+    /// What was in RAM, in words; empty where nobody asked.
+    resident: String,
+    /// Whose account it is, and when.
+    whose: String,
+    /// Rounding and free slots.
+    slots: Figure,
+    /// Tails and retained.
+    spare: Figure,
     heads: Vec<Head>,
     sites: Vec<Site<'a>>,
     dropped: u64,
+    incomplete: u64,
+}
+
+/// Whose page account is shown. Running processes and ended ones are never
+/// added up: what ended holds nothing.
+struct About<'a> {
+    pages: Vec<&'a Pages>,
+    whose: String,
+    resident: String,
+}
+
+impl<'a> About<'a> {
+    fn of(processes: &'a [Process]) -> Self {
+        let runs = |process: &&Process| process.state == State::Running;
+        let running: Vec<&Process> = processes.iter().filter(runs).collect();
+        match (processes, running.len()) {
+            ([one], 0) => Self {
+                pages: vec![one.pages_at_peak.as_ref().unwrap_or(&one.pages)],
+                whose: match one.pages_at_peak {
+                    Some(_) => "when most was live".to_owned(),
+                    None => "at its end".to_owned(),
+                },
+                resident: words::resident(one),
+            },
+            ([one], _) => Self {
+                pages: vec![&one.pages],
+                whose: "now".to_owned(),
+                resident: words::resident(one),
+            },
+            (_, 0) => Self {
+                pages: processes.iter().map(|process| &process.pages).collect(),
+                whose: format!("of {} that ended, each at its end", processes.len()),
+                resident: String::new(),
+            },
+            (_, count) => Self {
+                pages: running.iter().map(|process| &process.pages).collect(),
+                whose: format!("of {count} running, now"),
+                resident: units::bytes(running.iter().map(|p| p.pages.resident_bytes).sum()),
+            },
+        }
+    }
 }
 
 /// One process the page is about.
@@ -89,9 +135,11 @@ struct Site<'a> {
     share: u64,
     blocks: String,
     age: String,
+    seen: String,
     total: Figure,
     title: String,
     place: String,
+    via: Option<String>,
     callers: Vec<String>,
     frames: Vec<Line<'a>>,
     end: Option<&'a str>,
@@ -121,8 +169,8 @@ pub(crate) fn standalone(report: &Report) -> String {
 }
 
 fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: bool) -> Leaks<'a> {
-    let pages = sum(report.processes.iter().map(|process| &process.pages));
-    let waste = words::waste_bytes(&pages);
+    let about = About::of(&report.processes);
+    let pages = sum(about.pages.iter().copied());
     let totals = totals(report);
     let live = report
         .processes
@@ -144,9 +192,10 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
         totals,
         parts: account(&pages),
         committed: figure(pages.committed_bytes),
-        resident: figure(pages.resident_bytes),
-        waste: figure(waste),
-        waste_share: units::percent(waste, pages.committed_bytes),
+        resident: about.resident,
+        whose: about.whose,
+        slots: figure(pages.rounding_bytes + pages.free_slot_bytes),
+        spare: figure(pages.tail_bytes + pages.retained_bytes),
         heads: heads(view),
         sites: report
             .leaks
@@ -156,8 +205,9 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
         dropped: report
             .processes
             .iter()
-            .map(|process| process.events_dropped)
+            .map(|process| words::lost(process).0)
             .sum(),
+        incomplete: report.processes.iter().map(words::incomplete_stacks).sum(),
     }
 }
 
@@ -202,6 +252,8 @@ fn sum<'a>(all: impl Iterator<Item = &'a Pages>) -> Pages {
         metadata_bytes: a.metadata_bytes + b.metadata_bytes,
         committed_bytes: a.committed_bytes + b.committed_bytes,
         resident_bytes: a.resident_bytes + b.resident_bytes,
+        resident_peak_bytes: a.resident_peak_bytes + b.resident_peak_bytes,
+        resident_last_bytes: a.resident_last_bytes + b.resident_last_bytes,
     })
 }
 
@@ -272,7 +324,9 @@ fn heads(view: &View) -> Vec<Head> {
 fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
     let short = |frame: &Frame| names::short(&words::clean(&frame.function));
     let place = |frame: &Frame| words::place(frame).unwrap_or_else(|| frame.module.clone());
-    let first = leak.stack.first();
+    let headline = headline::of(&leak.stack);
+    let first = headline.as_ref().map(|headline| headline.frame);
+    let outer = headline.as_ref().map_or(0, |headline| headline.index + 1);
     Site {
         leak,
         owner: words::process_of(report, leak),
@@ -280,10 +334,18 @@ fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
         share: (units::share(leak.bytes, live.max(1)) as u64).clamp(1, 100),
         blocks: units::count(leak.blocks),
         age: units::seconds(leak.oldest_seconds),
+        seen: words::first_seen(leak, words::process_of(report, leak)),
         total: figure(leak.total_bytes),
         title: first.map_or_else(|| "stack not known".to_owned(), short),
         place: first.map(place).unwrap_or_default(),
-        callers: leak.stack.iter().skip(1).take(CALLERS).map(short).collect(),
+        via: headline.as_ref().and_then(|headline| headline.via.clone()),
+        callers: leak
+            .stack
+            .iter()
+            .skip(outer)
+            .take(CALLERS)
+            .map(short)
+            .collect(),
         frames: leak.stack.iter().map(line).collect(),
         end: leak.incomplete.as_deref().map(words::incomplete),
     }

@@ -1,8 +1,13 @@
 //! Words for parts of a report, shared by the text and the pages.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::books::report::{Exit, Frame, Leak, Pages, Process, Report, State};
+use crate::web::units;
+
+/// The drop reason of stacks that are known in part.
+const INCOMPLETE: &str = "unwind";
 
 /// The parts of the page account in the order they are drawn: key, label, what it is, bytes.
 pub(crate) fn page_parts(pages: &Pages) -> [(&'static str, &'static str, &'static str, u64); 6] {
@@ -22,19 +27,19 @@ pub(crate) fn page_parts(pages: &Pages) -> [(&'static str, &'static str, &'stati
         (
             "free",
             "Free slots",
-            "slots in use before, empty now, on pages that stay",
+            "carved, empty: slots without a live block, used before or never",
             pages.free_slot_bytes,
         ),
         (
             "tail",
             "Tails",
-            "ends of page runs and parts never handed out",
+            "ends of page runs and parts never carved: in RAM only where touched",
             pages.tail_bytes,
         ),
         (
             "retained",
             "Retained",
-            "whole slices kept for reuse",
+            "whole slices kept for reuse; given back to the kernel after a second",
             pages.retained_bytes,
         ),
         (
@@ -44,6 +49,45 @@ pub(crate) fn page_parts(pages: &Pages) -> [(&'static str, &'static str, &'stati
             pages.metadata_bytes,
         ),
     ]
+}
+
+/// Parts of the account that cost no memory until they are touched again.
+pub(crate) const SPARE: [&str; 2] = ["tail", "retained"];
+
+/// What of the heap was in RAM: `24 MiB`, with what was seen before it ended.
+pub(crate) fn resident(process: &Process) -> String {
+    let pages = &process.pages;
+    let most = format!("{} at most", units::bytes(pages.resident_peak_bytes));
+    match (process.state, pages.resident_peak_bytes) {
+        (State::Running, 0) => "not known: the kernel does not tell".to_owned(),
+        (State::Running, _) => format!("{} now, {most}", units::bytes(pages.resident_bytes)),
+        (_, 0) => "not known: it ended before it could be looked at".to_owned(),
+        _ => format!(
+            "{most}, {} when last looked at",
+            units::bytes(pages.resident_last_bytes)
+        ),
+    }
+}
+
+/// When a stack was first seen: `2.0 s ago`, or for a process that ended `2.0 s before the end`.
+pub(crate) fn first_seen(leak: &Leak, process: Option<&Process>) -> String {
+    let age = units::seconds(leak.oldest_seconds);
+    if process.is_none_or(|process| process.state == State::Running) {
+        return format!("{age} ago");
+    }
+    format!("{age} before the end")
+}
+
+/// Blocks whose stack is known in part, and what was not recorded at all.
+pub(crate) fn incomplete_stacks(process: &Process) -> u64 {
+    process.drops.get(INCOMPLETE).copied().unwrap_or(0)
+}
+
+/// What was not recorded, by reason; incomplete stacks are recorded.
+pub(crate) fn lost(process: &Process) -> (u64, BTreeMap<String, u64>) {
+    let mut reasons = process.drops.clone();
+    let incomplete = reasons.remove(INCOMPLETE).unwrap_or(0);
+    (process.events_dropped.saturating_sub(incomplete), reasons)
 }
 
 /// Committed bytes that hold no requested byte.
@@ -186,6 +230,40 @@ mod tests {
         assert_eq!(full_place(&report.leaks[0].stack[3]), "libc.so.6");
         assert_eq!(class(&report.processes[0], "definite"), Some((4096, 1)));
         assert_eq!(class(&report.processes[1], "definite"), None);
+    }
+
+    // Goal: what was seen before an end is not called "ago"; RAM of an ended process is not 0.
+    // Method: the fixture's dead and running process.
+    #[test]
+    fn ended_processes_are_spoken_of_as_ended() {
+        let mut report = fixture::report();
+        let (dead, zoo) = (&report.processes[0], &report.processes[1]);
+        assert_eq!(
+            first_seen(&report.leaks[3], Some(dead)),
+            "1 min 23 s before the end"
+        );
+        assert_eq!(first_seen(&report.leaks[0], Some(zoo)), "1 min 23 s ago");
+        assert_eq!(resident(zoo), "5.0 MiB now, 5.5 MiB at most");
+        assert_eq!(
+            resident(dead),
+            "not known: it ended before it could be looked at"
+        );
+        report.processes[0].pages.resident_peak_bytes = 65_536;
+        assert_eq!(
+            resident(&report.processes[0]),
+            "64.0 KiB at most, 0 B when last looked at"
+        );
+    }
+
+    // Goal: a stack known in part is no lost event. Method: two reasons.
+    #[test]
+    fn incomplete_stacks_are_not_lost() {
+        let mut zoo = fixture::report().processes.remove(1);
+        zoo.drops.insert("unwind".into(), 1_468);
+        zoo.events_dropped += 1_468;
+        assert_eq!(incomplete_stacks(&zoo), 1_468);
+        let (sum, reasons) = lost(&zoo);
+        assert_eq!((sum, reasons.len(), reasons["socket_full"]), (12, 1, 12));
     }
 
     // Goal: no escape sequence reaches a terminal. Method: the hostile name.
