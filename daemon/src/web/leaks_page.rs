@@ -45,6 +45,7 @@ struct Leaks<'a> {
     sites: Vec<Site<'a>>,
     dropped: u64,
     incomplete: u64,
+    why_none: String,
 }
 
 /// Whose page account is shown. Running processes and ended ones are never
@@ -207,6 +208,7 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
             .iter()
             .map(|process| words::lost(process).0)
             .sum(),
+        why_none: words::no_sites(report),
         incomplete: report.processes.iter().map(words::incomplete_stacks).sum(),
     }
 }

@@ -26,6 +26,9 @@ pub(crate) fn report(report: &Report) -> String {
             units::counted(blocks, "block"),
         );
     }
+    if report.leaks.is_empty() && !report.processes.is_empty() {
+        let _ = writeln!(out, "no sites: {}", words::no_sites(report));
+    }
     for (i, leak) in report.leaks.iter().enumerate() {
         site_block(&mut out, report, i + 1, leak);
     }
@@ -225,6 +228,18 @@ mod tests {
             assert!(text.contains(needle), "{needle} not in\n{text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    // Goal: a report without sites does not just end. Method: the fixture without its sites.
+    #[test]
+    fn a_report_without_sites_says_why() {
+        let mut report = fixture::report();
+        report.leaks.clear();
+        let text = super::report(&report);
+        assert!(
+            text.contains("\nno sites: 1,205 blocks live, but"),
+            "{text}"
+        );
     }
 
     // Goal: an ended process is judged by its fullest moment, not by what its end left.

@@ -69,6 +69,26 @@ pub(crate) fn resident(process: &Process) -> String {
     }
 }
 
+/// Why a report has no site, in a sentence's end; for a report without any.
+pub(crate) fn no_sites(report: &Report) -> String {
+    let blocks: u64 = report
+        .processes
+        .iter()
+        .map(|process| process.live.blocks)
+        .sum();
+    let count = |process: &Process| process.mode == "count";
+    if blocks == 0 {
+        return "every block was freed".to_owned();
+    }
+    if report.processes.iter().all(count) {
+        return "count mode records totals only; run it with --mode exact for stacks".to_owned();
+    }
+    format!(
+        "{} live, but the filters let no site through (without a reachability check each is of class live)",
+        units::counted(blocks, "block")
+    )
+}
+
 /// When a stack was first seen: `2.0 s ago`, or for a process that ended `2.0 s before the end`.
 pub(crate) fn first_seen(leak: &Leak, process: Option<&Process>) -> String {
     let age = units::seconds(leak.oldest_seconds);
@@ -253,6 +273,21 @@ mod tests {
             resident(&report.processes[0]),
             "64.0 KiB at most, 0 B when last looked at"
         );
+    }
+
+    // Goal: an empty list says why it is empty. Method: each reason.
+    #[test]
+    fn an_empty_list_has_a_reason() {
+        let mut report = fixture::report();
+        assert!(no_sites(&report).contains("1,205 blocks live, but the filters"));
+        for process in &mut report.processes {
+            process.mode = "count".to_owned();
+        }
+        assert!(no_sites(&report).contains("--mode exact"));
+        for process in &mut report.processes {
+            process.live = crate::books::report::Amount::default();
+        }
+        assert_eq!(no_sites(&report), "every block was freed");
     }
 
     // Goal: a stack known in part is no lost event. Method: two reasons.
