@@ -150,6 +150,9 @@ pub struct Process {
     pub drops: BTreeMap<String, u64>,
     /// Misuse by kind, kinds with zero left out.
     pub misuse: BTreeMap<String, u64>,
+    /// The last few misuses with the calls that did it, the latest last.
+    #[serde(default)]
+    pub misuse_reports: Vec<MisuseReport>,
     /// Distinct stacks seen.
     pub sites: u64,
     /// Live blocks of sites that are not listed: of an ended process only the
@@ -160,6 +163,23 @@ pub struct Process {
     pub threads: Threads,
     /// Id of the process it was forked from.
     pub parent: Option<String>,
+}
+
+/// One call that misused the heap. Stacks are leaf first, empty when not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MisuseReport {
+    /// Kind, as in `misuse`.
+    pub kind: String,
+    /// The pointer of the last time, hex.
+    pub address: String,
+    /// How often by this call.
+    pub count: u64,
+    /// The call.
+    pub call: Vec<Frame>,
+    /// Where the block had been allocated.
+    pub allocated: Vec<Frame>,
+    /// Where it had been freed first.
+    pub freed: Vec<Frame>,
 }
 
 /// Thread counts.

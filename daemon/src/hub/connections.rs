@@ -152,6 +152,9 @@ async fn read_frames(
         while let Some((head, payload)) = frames.next()? {
             check(head.kind, payload)?;
             record.count(head.kind as usize, 1);
+            if head.kind == Kind::Misuse {
+                record.misuse(payload);
+            }
             if head.kind == Kind::Exit {
                 // The last moment the kernel can be asked about this process.
                 samples::take(inner, record).await;

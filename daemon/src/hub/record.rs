@@ -1,5 +1,6 @@
 //! One process image: from hello to what remains of it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,7 @@ use super::procfs;
 use crate::books::book::Book;
 use crate::books::ended::Ended;
 use crate::books::leaks::{Detail, Lead};
+use crate::books::misuse::{self, Misused};
 use crate::books::modules::Modules;
 use crate::books::report::{Exit, Pages, State};
 use crate::books::summary::Observed;
@@ -48,6 +50,7 @@ struct Inside {
     end: Option<End>,
     generation: u64,
     resident: Resident,
+    misused: VecDeque<Misused>,
 }
 
 /// What samples of resident bytes told.
@@ -115,6 +118,7 @@ impl Record {
                 end: None,
                 generation: 1,
                 resident: Resident::default(),
+                misused: VecDeque::new(),
             }),
         };
         (Arc::new(record), state)
@@ -250,6 +254,25 @@ impl Record {
         }
     }
 
+    /// Notes a frame about misuse.
+    pub fn misuse(&self, payload: &[u8]) {
+        if let Some(new) = Misused::decode(payload) {
+            misuse::note(&mut self.lock().misused, new);
+        }
+    }
+
+    /// The last misuses with their stacks, as of the last look, and the modules.
+    pub fn misused(&self) -> (Vec<Misused>, Modules) {
+        let mut inside = self.lock();
+        inside.learn_misuse();
+        let modules = match &inside.source {
+            _ if inside.misused.is_empty() => Modules::default(),
+            Source::Live(_, book) => book.modules().clone(),
+            Source::Ended(ended) => ended.modules().clone(),
+        };
+        (inside.misused.iter().cloned().collect(), modules)
+    }
+
     /// Takes the final look, keeps what is worth keeping and closes the memfd.
     /// Does nothing when it ended before, or (for the end of a connection) when
     /// it has connected again since; true when it ended now.
@@ -260,6 +283,7 @@ impl Record {
             return false;
         }
         inside.look(self);
+        inside.learn_misuse();
         if let Source::Live(state, book) = &mut inside.source {
             let ended = Ended::of(book, &**state);
             inside.source = Source::Ended(Box::new(ended));
@@ -298,6 +322,19 @@ impl Inside {
             .each_ref()
             .map(|counter| counter.load(Ordering::Relaxed));
         self.tally.raise_events(&seen);
+    }
+
+    /// Finds the stacks of misuses while there is a state to find them in.
+    fn learn_misuse(&mut self) {
+        if self.misused.is_empty() {
+            return;
+        }
+        if let Source::Live(state, book) = &mut self.source {
+            book.decode(&**state);
+            for misused in &mut self.misused {
+                misused.learn(|site| book.detail(&**state, site));
+            }
+        }
     }
 
     /// Resident bytes of the heap, remembered with the account just read;

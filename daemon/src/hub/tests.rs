@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::fake::{Client, Host, frame, good, hello, memfd, set, state};
 use super::{Filter, Hub, HubConfig, registry};
-use crate::books::report::{Exit, Report, State};
+use crate::books::report::{Exit, Process, Report, State};
 
 // Goal: a good client is welcomed, reported, kept on time, and exits with its status.
 // Method: hello, frames, a look, exit words, end of stream.
@@ -177,6 +177,48 @@ async fn resident_bytes_are_sampled_unasked() {
     assert_eq!(at_peak.requested_bytes, 60);
     assert!(at_peak.resident_bytes > 0);
     assert_eq!(process.threads.live, 0, "they ended with it");
+}
+
+// Goal: a misuse is reported with the stack of its call, while it runs, after its end and in
+// a capture. Method: frames that name the state's only site.
+#[tokio::test]
+async fn misuse_is_reported_with_its_call() {
+    let host = Host::new("misuse").await;
+    let fd = good(0xac, 69, "zoo");
+    let mut client = host.client().await;
+    client.hello(0xac, 69, &fd).await;
+    let words = [0u64, 0x1040, 0, 0, 2];
+    let payload: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    client.frame(Kind::Misuse, &payload).await;
+    client.frame(Kind::Misuse, &payload).await;
+    let told = |process: &Process| {
+        let all = process.misuse_reports.iter();
+        let each = all.map(|report| {
+            let leaf = report.call.first().map(|frame| frame.function.clone());
+            (
+                report.kind.clone(),
+                report.address.clone(),
+                report.count,
+                leaf,
+            )
+        });
+        each.collect::<Vec<_>>()
+    };
+    let leaf = Some("0x7f000010@?".to_owned());
+    let expected = vec![("double_free".to_owned(), "0x1040".to_owned(), 2, leaf)];
+    host.process(0xac, |process| told(process) == expected)
+        .await;
+    set(&fd, word::SITE_COUNT, 2);
+    set(&fd, word::EXIT_STATE, 1);
+    drop(client);
+    let ended = host
+        .process(0xac, |process| process.state == State::Exited)
+        .await;
+    assert_eq!(told(&ended), expected);
+    let path = host.dir.join("misuse.pgs");
+    host.hub.write_capture(&path).await.expect("written");
+    let opened = crate::capture::open(&path).expect("whole");
+    assert_eq!(told(&opened.report.processes[0]), expected);
 }
 
 // Goal: who only knocks is no error, who leaves amid a hello is one. Method: both.

@@ -46,6 +46,14 @@ struct Leaks<'a> {
     dropped: u64,
     incomplete: u64,
     why_none: String,
+    misuses: Vec<Misuse<'a>>,
+}
+
+/// A call that misused the heap.
+struct Misuse<'a> {
+    owner: &'a Process,
+    what: String,
+    stacks: Vec<(&'static str, Vec<Line<'a>>)>,
 }
 
 /// Whose page account is shown. Running processes and ended ones are never
@@ -208,9 +216,21 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
             .iter()
             .map(|process| words::lost(process).0)
             .sum(),
+        misuses: report.processes.iter().flat_map(misuses).collect(),
         why_none: words::no_sites(report),
         incomplete: report.processes.iter().map(words::incomplete_stacks).sum(),
     }
+}
+
+fn misuses(process: &Process) -> impl Iterator<Item = Misuse<'_>> {
+    process.misuse_reports.iter().map(move |report| Misuse {
+        owner: process,
+        what: words::misuse(report),
+        stacks: words::misuse_stacks(report)
+            .into_iter()
+            .map(|(what, stack)| (what, stack.iter().map(line).collect()))
+            .collect(),
+    })
 }
 
 fn title(process: &Process) -> Title<'_> {
@@ -396,6 +416,20 @@ mod tests {
         let page = html("process=4711&limit=1");
         for needle in ["2,097,152 bytes", "1,179,648 bytes", "3,276,800 bytes"] {
             assert!(page.contains(needle), "{needle}");
+        }
+    }
+
+    // Goal: a misuse names its call, on the page and in the file. Method: the fixture's.
+    #[test]
+    fn misuse_names_its_call() {
+        for page in [html(""), standalone(&fixture::report())] {
+            for needle in [
+                "double free of 0x7f0000001040, 3 times",
+                "drop_node",
+                "zoo.c:77",
+            ] {
+                assert!(page.contains(needle), "{needle}");
+            }
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::books::report::{Leak, Process, Report};
+use crate::books::report::{Leak, MisuseReport, Process, Report};
 use crate::web::units;
 use crate::web::words::{self, clean};
+
+/// Frames shown of a call that misused the heap.
+const MISUSE_FRAMES: usize = 8;
 
 /// Processes, then sites.
 pub(crate) fn report(report: &Report) -> String {
@@ -50,7 +53,26 @@ fn process_block(out: &mut String, process: &Process) {
     for (label, line) in facts(process) {
         let _ = writeln!(out, "  {label:<10} {line}");
     }
+    for report in &process.misuse_reports {
+        misuse_block(out, report);
+    }
     out.push('\n');
+}
+
+fn misuse_block(out: &mut String, report: &MisuseReport) {
+    let _ = writeln!(out, "  misuse: {}", clean(&words::misuse(report)));
+    for (what, stack) in words::misuse_stacks(report) {
+        for (i, frame) in stack.iter().take(MISUSE_FRAMES).enumerate() {
+            let label = if i == 0 { what } else { "" };
+            let place = words::full_place(frame);
+            let _ = writeln!(
+                out,
+                "    {label:<14} {}  {}",
+                clean(&frame.function),
+                clean(&place)
+            );
+        }
+    }
 }
 
 /// The lines under a process's name; the summary of `run` shows the same.
@@ -89,12 +111,24 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
         ));
     }
     if !process.misuse.is_empty() {
-        facts.push((
-            "misuse",
-            tally(process.misuse.values().sum(), &process.misuse),
-        ));
+        let counts = tally(process.misuse.values().sum(), &process.misuse);
+        facts.push(("misuse", counts + &last_misuse(process)));
     }
     facts
+}
+
+/// `; last called from drop_node  zoo.c:77`, when that is known.
+fn last_misuse(process: &Process) -> String {
+    let last = process.misuse_reports.last();
+    let Some(frame) = last.and_then(|report| report.call.first()) else {
+        return String::new();
+    };
+    let place = words::place(frame).unwrap_or_else(|| frame.module.clone());
+    format!(
+        "; last called from {}  {}",
+        clean(&frame.function),
+        clean(&place)
+    )
 }
 
 fn classes(process: &Process) -> String {
@@ -223,7 +257,9 @@ mod tests {
             "node_new (inlined)  /home/ada/zoo/zoo.c:12",
             "the stack ends at code without unwind tables",
             "socket full 12",
-            "double free 1",
+            "misuse     3 (double free 3); last called from drop_node  zoo.c:77",
+            "misuse: double free of 0x7f0000001040, 3 times\n    called from    drop_node  /home/ada/zoo/zoo.c:77",
+            "allocated by   make_node  zoo",
         ] {
             assert!(text.contains(needle), "{needle} not in\n{text}");
         }

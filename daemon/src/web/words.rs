@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::books::report::{Exit, Frame, Leak, Pages, Process, Report, State};
+use crate::books::report::{Exit, Frame, Leak, MisuseReport, Pages, Process, Report, State};
 use crate::web::units;
 
 /// The drop reason of stacks that are known in part.
@@ -96,6 +96,29 @@ pub(crate) fn first_seen(leak: &Leak, process: Option<&Process>) -> String {
         return format!("{age} ago");
     }
     format!("{age} before the end")
+}
+
+/// `double free of 0x1040, 3 times`.
+pub(crate) fn misuse(report: &MisuseReport) -> String {
+    let times = match report.count {
+        0 | 1 => String::new(),
+        count => format!(", {} times", units::count(count)),
+    };
+    let kind = report.kind.replace('_', " ");
+    format!("{kind} of {}{times}", report.address)
+}
+
+/// The stacks of a misuse that are known, with what each is.
+pub(crate) fn misuse_stacks(report: &MisuseReport) -> Vec<(&'static str, &[Frame])> {
+    let all = [
+        ("called from", &report.call),
+        ("allocated by", &report.allocated),
+        ("freed first by", &report.freed),
+    ];
+    all.into_iter()
+        .filter(|(_, stack)| !stack.is_empty())
+        .map(|(what, stack)| (what, &stack[..]))
+        .collect()
 }
 
 /// Blocks whose stack is known in part, and what was not recorded at all.
