@@ -222,8 +222,19 @@ impl Record {
         if inside.end.is_some() {
             return false;
         }
+        // The kernel first: after an exit notice it is a race with the end. What
+        // the state says can be read later too.
+        let Some(resident) = inside.resident_now(self) else {
+            return false;
+        };
         inside.look(self);
-        inside.ask_resident(self).is_some()
+        let Inside {
+            resident: kept,
+            last,
+            ..
+        } = &mut *inside;
+        kept.note(resident, &last.process.pages);
+        true
     }
 
     /// Live sites as of the last look.
@@ -337,15 +348,19 @@ impl Inside {
         }
     }
 
-    /// Resident bytes of the heap, remembered with the account just read;
-    /// `None` when it ended or the kernel does not say.
-    fn ask_resident(&mut self, record: &Record) -> Option<u64> {
+    /// Resident bytes of the heap; `None` when it ended or the kernel does not say.
+    fn resident_now(&self, record: &Record) -> Option<u64> {
         let (Source::Live(state, _), None) = (&self.source, self.end) else {
             return None;
         };
         let base = state.header(word::HEAP_BASE);
         let bytes = state.header(word::HEAP_RESERVED);
-        let resident = procfs::resident(record.peer_pid, base, bytes)?;
+        procfs::resident(record.peer_pid, base, bytes)
+    }
+
+    /// The same, remembered with the account just read.
+    fn ask_resident(&mut self, record: &Record) -> Option<u64> {
+        let resident = self.resident_now(record)?;
         self.resident.note(resident, &self.last.process.pages);
         Some(resident)
     }

@@ -7,8 +7,7 @@
 //! # Design
 //! The first samples come soon, so that short programs are seen at all; then
 //! the period grows by half each time up to [`PERIOD`], or longer when asking takes long (the
-//! kernel walks all pages of the process) or when many processes are connected:
-//! about one percent of a core in the end.
+//! kernel walks all pages of the process) or when many processes are connected.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +20,11 @@ use super::record::Record;
 const FIRST: Duration = Duration::from_millis(4);
 /// Between two samples of a process that has run for a while.
 const PERIOD: Duration = Duration::from_millis(250);
-/// A sample's cost times this is waited for before the next.
-const REST: u32 = 100;
+/// A sample's cost times this is waited for before the next: little while a
+/// program is young and may be gone soon, about one percent of a core later.
+const REST: [u32; 2] = [4, 100];
+/// How long it is young.
+const YOUNG: Duration = Duration::from_millis(250);
 /// Samples without an answer, one after the other, before a process is not asked again.
 const SILENT_MAX: u32 = 4;
 /// With more processes than this, each is asked less often.
@@ -30,11 +32,13 @@ const AT_FULL_RATE: usize = 8;
 
 /// Samples until the connection `generation` is over.
 pub async fn run(inner: Arc<Inner>, record: Arc<Record>, generation: u64) {
+    let born = Instant::now();
     let mut pause = FIRST;
     let mut cost = Duration::ZERO;
     let mut silent = 0;
     while record.is_current(generation) {
-        tokio::time::sleep(pause.max(cost * REST)).await;
+        let rest = REST[usize::from(born.elapsed() > YOUNG)];
+        tokio::time::sleep(pause.max(cost * rest)).await;
         let started = Instant::now();
         silent = if take(&inner, &record).await {
             0

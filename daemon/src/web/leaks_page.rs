@@ -72,7 +72,7 @@ impl<'a> About<'a> {
             ([one], 0) => Self {
                 pages: vec![one.pages_at_peak.as_ref().unwrap_or(&one.pages)],
                 whose: match one.pages_at_peak {
-                    Some(_) => "when most was live".to_owned(),
+                    Some(_) => "at the fullest sample".to_owned(),
                     None => "at its end".to_owned(),
                 },
                 resident: words::resident(one),
@@ -120,6 +120,8 @@ struct Totals {
     anything_hidden: bool,
     live: Figure,
     live_blocks: String,
+    /// `live`, or what the sum is when some of the processes ended.
+    meaning: &'static str,
 }
 
 /// A row of the page account: its part of the bar and its share.
@@ -322,6 +324,18 @@ fn totals(report: &Report) -> Totals {
         anything_hidden: hidden.bytes > 0 || hidden.blocks > 0,
         live: figure(live.bytes),
         live_blocks: units::counted(live.blocks, "block"),
+        meaning: meaning(&report.processes),
+    }
+}
+
+fn meaning(processes: &[Process]) -> &'static str {
+    let ended = |process: &Process| process.state != State::Running;
+    if processes.iter().all(ended) {
+        "live at exit"
+    } else if processes.iter().any(ended) {
+        "live, or live at exit"
+    } else {
+        "live"
     }
 }
 
@@ -417,6 +431,32 @@ mod tests {
         for needle in ["2,097,152 bytes", "1,179,648 bytes", "3,276,800 bytes"] {
             assert!(page.contains(needle), "{needle}");
         }
+    }
+
+    // Goal: ended and running processes are not mixed in one account, nor called live alike.
+    // Method: the fixture whole, and each of its processes.
+    #[test]
+    fn ended_and_running_are_not_mixed() {
+        let both = html("");
+        for needle in [
+            "In RAM (resident): <strong>5.0 MiB</strong>",
+            "of 1 running, now",
+            "5,898,240 bytes",
+            "= live, or live at exit:",
+        ] {
+            assert!(both.contains(needle), "{needle}");
+        }
+        let dead = html("process=4712");
+        for needle in [
+            "not known: it ended before",
+            "at its end",
+            "= live at exit:",
+        ] {
+            assert!(dead.contains(needle), "{needle}");
+        }
+        assert!(
+            !dead.contains("0 B</strong> resident") && html("process=4711").contains("= live:")
+        );
     }
 
     // Goal: a misuse names its call, on the page and in the file. Method: the fixture's.

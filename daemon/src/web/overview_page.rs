@@ -67,7 +67,7 @@ struct Card<'a> {
     live_blocks: String,
     peak_blocks: String,
     peak: Figure,
-    /// In RAM: now, or of an ended process at most; `–` where nobody saw it.
+    /// In RAM: now, or of an ended process the highest sample; `–` where there was none.
     resident: String,
     resident_note: String,
     committed: Figure,
@@ -226,9 +226,9 @@ fn single(process: &Process) -> Card<'_> {
             process.pages.resident_peak_bytes
         }),
         resident_note: if running {
-            format!("{} at most", seen(process.pages.resident_peak_bytes))
+            format!("{} highest", seen(process.pages.resident_peak_bytes))
         } else {
-            "at most".to_owned()
+            "highest sample".to_owned()
         },
         committed: figure(pages.committed_bytes),
         parts: bar::stacked(&words::page_parts(pages)),

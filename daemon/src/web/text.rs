@@ -149,7 +149,7 @@ fn classes(process: &Process) -> String {
 /// Of an ended process, when most was seen live: at its end little is left to see.
 fn pages(process: &Process) -> String {
     let (when, pages) = match (&process.pages_at_peak, process.exit) {
-        (Some(peak), Some(_)) => ("when most was live: ", peak),
+        (Some(peak), Some(_)) => ("at the fullest sample: ", peak),
         (None, Some(_)) => ("at exit: ", &process.pages),
         (_, None) => ("", &process.pages),
     };
@@ -248,7 +248,7 @@ mod tests {
             "zoo (pid 4711, running, 3 min 11 s; exact mode, gpa heap",
             "worker (pid 4712, killed by SIGKILL",
             "definite 4.0 KiB in 1 block",
-            "resident   5.0 MiB now, 5.5 MiB at most",
+            "resident   5.0 MiB now, 5.5 MiB at the highest sample",
             "pages      requested 3.1 MiB, rounding 256 KiB, free slots 1.0 MiB, metadata 512 KiB; \
                 spare address space 768 KiB (tails 128 KiB, retained 640 KiB)",
             "pages      at exit: requested 4.0 KiB, free slots 60.0 KiB\n",
@@ -289,7 +289,7 @@ mod tests {
         report.processes[1].events_dropped += 1_468;
         let text = super::report(&report);
         for needle in [
-            "pages      when most was live: requested 3.1 MiB",
+            "pages      at the fullest sample: requested 3.1 MiB",
             "dropped    12 (socket full 12)",
             "incomplete 1,468 stacks are known in part",
         ] {

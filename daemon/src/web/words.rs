@@ -54,16 +54,19 @@ pub(crate) fn page_parts(pages: &Pages) -> [(&'static str, &'static str, &'stati
 /// Parts of the account that cost no memory until they are touched again.
 pub(crate) const SPARE: [&str; 2] = ["tail", "retained"];
 
-/// What of the heap was in RAM: `24 MiB`, with what was seen before it ended.
+/// What of the heap was in RAM, as sampled: between two samples it may have been more.
 pub(crate) fn resident(process: &Process) -> String {
     let pages = &process.pages;
-    let most = format!("{} at most", units::bytes(pages.resident_peak_bytes));
+    let most = format!(
+        "{} at the highest sample",
+        units::bytes(pages.resident_peak_bytes)
+    );
     match (process.state, pages.resident_peak_bytes) {
         (State::Running, 0) => "not known: the kernel does not tell".to_owned(),
         (State::Running, _) => format!("{} now, {most}", units::bytes(pages.resident_bytes)),
         (_, 0) => "not known: it ended before it could be looked at".to_owned(),
         _ => format!(
-            "{most}, {} when last looked at",
+            "{most}, {} at the last",
             units::bytes(pages.resident_last_bytes)
         ),
     }
@@ -286,7 +289,7 @@ mod tests {
             "1 min 23 s before the end"
         );
         assert_eq!(first_seen(&report.leaks[0], Some(zoo)), "1 min 23 s ago");
-        assert_eq!(resident(zoo), "5.0 MiB now, 5.5 MiB at most");
+        assert_eq!(resident(zoo), "5.0 MiB now, 5.5 MiB at the highest sample");
         assert_eq!(
             resident(dead),
             "not known: it ended before it could be looked at"
@@ -294,7 +297,7 @@ mod tests {
         report.processes[0].pages.resident_peak_bytes = 65_536;
         assert_eq!(
             resident(&report.processes[0]),
-            "64.0 KiB at most, 0 B when last looked at"
+            "64.0 KiB at the highest sample, 0 B at the last"
         );
     }
 
