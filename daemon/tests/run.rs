@@ -83,6 +83,9 @@ fn exit_codes_are_the_commands() {
         (&["run"], 2),
         (&["run", "--fail-on", "lost>0", "--", "true"], 2),
         (&["run", "--mode", "fast", "--", "true"], 2),
+        (&["run", "--mode", "sampled", "--", "true"], 2),
+        (&["run", "--heap", "page", "--", "true"], 2),
+        (&["report", "--class", "nosuch", "x.pgs"], 2),
     ] {
         let output = scratch.run(arguments);
         assert_eq!(
@@ -237,4 +240,31 @@ fn captures_are_written_where_they_should_be() {
         "{}",
         stderr(&output)
     );
+}
+
+// Goal: off is off because it was asked for, and the summary says that. Method: option and variable.
+#[test]
+fn mode_off_is_explained() {
+    let scratch = Scratch::new("off");
+    let typed = scratch.run(&["run", "--mode", "off", "--", "true"]);
+    let mut inherited = scratch.command(&["run", "--", "true"]);
+    let inherited = inherited.env("PAGESHIM_MODE", "off").output();
+    for output in [typed, inherited.expect("the binary starts")] {
+        let said = stderr(&output);
+        assert!(said.contains("mode off records nothing"), "{said}");
+        assert!(!said.contains("doctor"), "{said}");
+    }
+}
+
+// Goal: a file called like a process does not hide it. Method: no daemon; both are named as missing.
+#[test]
+fn a_file_that_is_no_capture_may_be_a_process() {
+    let scratch = Scratch::new("namesake");
+    std::fs::write(scratch.0.join("app"), "x").expect("our own directory");
+    let said = stderr(&scratch.run(&["report", "app"]));
+    assert!(said.contains("app is not a capture, and"), "{said}");
+    assert!(said.contains("no daemon listens"), "{said}");
+    let said = stderr(&scratch.run(&["report", "./app"]));
+    assert!(said.contains("not a pageshim capture"), "{said}");
+    assert!(!said.contains("snapshot"), "{said}");
 }

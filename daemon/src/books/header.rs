@@ -105,12 +105,15 @@ impl Header {
         text.split('\0').map(str::to_owned).collect()
     }
 
-    /// The name reports and metrics use: service name, else the executable's file name.
+    /// The name reports and metrics use: service name, else what the program
+    /// was called by (`redis-server`, though its file is `redis-check-rdb`),
+    /// else the executable's file name.
     pub fn name(&self) -> String {
         let service = self.text(process::SERVICE_TEXT, word::SERVICE_LEN);
         let executable = self.executable();
-        let file = executable.rsplit('/').next().unwrap_or_default();
-        let chosen = [service.as_str(), file]
+        let command = self.command();
+        let called = command.first().map_or("", |word| called(word));
+        let chosen = [service.as_str(), called, file_name(&executable)]
             .into_iter()
             .find(|name| !name.is_empty())
             .unwrap_or("unnamed");
@@ -124,6 +127,20 @@ impl Header {
         let bytes = self.words.get(start..start + len).unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()
     }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// The file name of a command word, without the `-` of a login shell; empty
+/// where it says nothing (`/proc/self/exe` of a program that starts itself).
+fn called(word: &str) -> &str {
+    if word.starts_with("/proc/") {
+        return "";
+    }
+    let name = file_name(word);
+    name.strip_prefix('-').unwrap_or(name)
 }
 
 /// `text` with control characters made visible, for labels and one-line output.
@@ -142,17 +159,43 @@ mod tests {
     fn texts_are_bounded_and_names_fall_back() {
         let mut state = State::new();
         state.text(process::EXE_TEXT, word::EXE_LEN, b"/usr/bin/z\noo");
+        assert_eq!(state.header().name(), "z\u{fffd}oo");
         state.text(process::COMMAND_TEXT, word::COMMAND_LEN, b"zoo\0-v\0\0");
         let header = state.header();
-        assert_eq!(header.name(), "z\u{fffd}oo");
+        assert_eq!(header.name(), "zoo");
         assert_eq!(header.command(), ["zoo", "-v", ""]);
         state.text(process::SERVICE_TEXT, word::SERVICE_LEN, b"shop");
         state.set(word::COMMAND_LEN, u64::MAX);
-        assert_eq!(state.header().name(), "shop");
+        assert_eq!(state.header().name(), "shop", "the service name wins");
         assert!(state.header().command().len() > 1);
         state.set(word::SITE_COUNT, u64::MAX);
         state.set(word::CLASS_COUNT, u64::MAX);
         assert_eq!(state.header().site_count(), state.layout.site_capacity);
         assert_eq!(state.header().classes().len(), CLASSES_MAX);
+    }
+
+    // Goal: a program goes by what it was called, not by the file behind a link.
+    // Method: command words as shells, links and programs that start themselves give them.
+    #[test]
+    fn programs_go_by_what_they_are_called() {
+        let mut state = State::new();
+        state.text(
+            process::EXE_TEXT,
+            word::EXE_LEN,
+            b"/usr/bin/redis-check-rdb",
+        );
+        for (command, name) in [
+            (&b"redis-server\0--version\0"[..], "redis-server"),
+            (b"/usr/bin/g++\0", "g++"),
+            (b"-bash\0", "bash"),
+            (b"/bin/-sh\0", "sh"),
+            (b"/proc/self/exe\0", "redis-check-rdb"),
+            (b"-\0", "redis-check-rdb"),
+            (b"/\0", "redis-check-rdb"),
+            (b"\0", "redis-check-rdb"),
+        ] {
+            state.text(process::COMMAND_TEXT, word::COMMAND_LEN, command);
+            assert_eq!(state.header().name(), name);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //!                       -> book     what is kept of a running process (decoded once)
 //!                       -> ended    what is kept of one that ended (no memfd needed)
 //! both                  -> summary  numbers of the report;  leaks: sites with raw stacks
+//! misuse                -> the last calls that misused the heap
 //! tally                 -> monotone counters that can be summed over processes
 //! ```
 //! Every byte read is hostile: sums saturate, indices are checked, work is
@@ -18,6 +19,7 @@ pub mod ended;
 pub mod filter;
 pub mod header;
 pub mod leaks;
+pub mod misuse;
 pub mod modules;
 pub mod pages;
 pub mod report;

@@ -68,8 +68,15 @@ pub struct Pages {
     pub metadata_bytes: u64,
     /// The sum of the above.
     pub committed_bytes: u64,
-    /// Resident bytes of the heap, from the kernel (0 when it could not be asked).
+    /// Resident bytes of the heap now, from the kernel (0 of a process that
+    /// ended, and when it could not be asked).
     pub resident_bytes: u64,
+    /// The highest of all samples of that while it ran; 0 when there was none.
+    #[serde(default)]
+    pub resident_peak_bytes: u64,
+    /// The last of them.
+    #[serde(default)]
+    pub resident_last_bytes: u64,
 }
 
 /// Calls to the kernel made by the layers.
@@ -98,7 +105,7 @@ pub struct Process {
     pub id: String,
     /// Process id.
     pub pid: u32,
-    /// Service name, else the executable's file name.
+    /// Service name, else the file name of the first command word, else the executable's.
     pub name: String,
     /// Path of the executable.
     pub executable: String,
@@ -130,6 +137,9 @@ pub struct Process {
     pub apis: BTreeMap<String, u64>,
     /// Page account.
     pub pages: Pages,
+    /// The account of the sample with most requested bytes; null when there was none.
+    #[serde(default)]
+    pub pages_at_peak: Option<Pages>,
     /// System calls.
     pub syscalls: Syscalls,
     /// Null until a reachability check ran.
@@ -140,6 +150,9 @@ pub struct Process {
     pub drops: BTreeMap<String, u64>,
     /// Misuse by kind, kinds with zero left out.
     pub misuse: BTreeMap<String, u64>,
+    /// The last few misuses with the calls that did it, the latest last.
+    #[serde(default)]
+    pub misuse_reports: Vec<MisuseReport>,
     /// Distinct stacks seen.
     pub sites: u64,
     /// Live blocks of sites that are not listed: of an ended process only the
@@ -150,6 +163,23 @@ pub struct Process {
     pub threads: Threads,
     /// Id of the process it was forked from.
     pub parent: Option<String>,
+}
+
+/// One call that misused the heap. Stacks are leaf first, empty when not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MisuseReport {
+    /// Kind, as in `misuse`.
+    pub kind: String,
+    /// The pointer of the last time, hex.
+    pub address: String,
+    /// How often by this call.
+    pub count: u64,
+    /// The call.
+    pub call: Vec<Frame>,
+    /// Where the block had been allocated.
+    pub allocated: Vec<Frame>,
+    /// Where it had been freed first.
+    pub freed: Vec<Frame>,
 }
 
 /// Thread counts.

@@ -57,7 +57,7 @@ pub enum CaptureError {
     },
     /// Another kind of file.
     #[error(
-        "{path} is not a pageshim capture but {what}; captures are written by `pageshim run -o FILE` and `pageshim snapshot`"
+        "{path} is not a pageshim capture but {what}; captures are written by `pageshim run -o FILE` and `pageshim daemon --data DIR`"
     )]
     NotACapture {
         /// Which file.

@@ -1,4 +1,4 @@
-//! `--fail-on live>1MiB,definite>0,waste>40%`: findings that fail a run.
+//! `--fail-on live>1MiB,peak>200MiB,waste>40%`: findings that fail a run.
 //!
 //! # Invariants
 //! I1. A condition that cannot be judged (no check ran) counts as a finding: a
@@ -115,7 +115,7 @@ impl Condition {
         let who = format!("{} (pid {})", words::clean(&process.name), process.pid);
         let Some(value) = self.value(process) else {
             return Some(format!(
-                "{}: {who} cannot be judged, no leak check ran (is PAGESHIM_CHECK off, or did it end without an exit?)",
+                "{}: {who} cannot be judged, this version has no reachability check; use live>… until there is one",
                 self.text
             ));
         };
@@ -177,6 +177,14 @@ mod tests {
     #[test]
     fn what_cannot_be_judged_is_a_finding() {
         assert_eq!(findings("definite>0", 1), 1);
+        let conditions: FailOn = "definite>0".parse().expect("parses");
+        let said = conditions
+            .findings(&fixture::report().processes[1])
+            .join("");
+        assert!(
+            said.contains("this version has no reachability check"),
+            "{said}"
+        );
     }
 
     // Goal: typing errors are told. Method: one of each.

@@ -6,7 +6,7 @@
 //! itself, so we only outlive them; SIGTERM and SIGHUP are passed on. A signal
 //! after the command's end means "do not wait for the summary".
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -26,6 +26,8 @@ use crate::web::words;
 const SETTLE: Duration = Duration::from_secs(2);
 /// A signal within this time of the command's end is the one that ended it.
 const GRACE: Duration = Duration::from_millis(250);
+/// Silence after the command's end that needs no word.
+const PATIENCE: Duration = Duration::from_millis(500);
 const TOP_SITES: usize = 3;
 const KEEP_EXITED: usize = 10_000;
 
@@ -155,7 +157,13 @@ async fn impatience(signals: &mut Signals) -> i32 {
 /// Summary, capture, findings; the exit code when they change it.
 async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Option<u8> {
     hub.settle(pid, SETTLE).await;
-    let capture = capture(plan, hub, pid).await;
+    // The capture resolves every stack; what follows finds the names in the hub's cache.
+    let capture = patiently(capture(plan, hub, pid), || {
+        if !plan.options.quiet && std::io::stderr().is_terminal() {
+            print::say("resolving symbols ...");
+        }
+    });
+    let capture = capture.await;
     let overview = hub
         .report(&Filter {
             limit: Some(0),
@@ -170,14 +178,12 @@ async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Op
             ..Filter::default()
         };
         let top = hub.report(&top).await;
-        let name = plan.name();
-        print::say_text(&summary::text(
-            &overview,
-            &top,
-            &name,
+        let told = summary::Told {
+            name: &plan.name(),
             pid,
-            capture.as_deref(),
-        ));
+            why_silent: plan.why_silent(),
+        };
+        print::say_text(&summary::text(&overview, &top, told, capture.as_deref()));
     }
     let findings: Vec<String> = match &plan.options.fail_on {
         Some(conditions) => summary::judged(&overview, pid, conditions),
@@ -190,6 +196,16 @@ async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Op
         return None;
     }
     Some(plan.options.error_exitcode)
+}
+
+/// Does `work`; when that takes its time, `tell`s once.
+async fn patiently<T>(work: impl Future<Output = T>, tell: impl FnOnce()) -> T {
+    tokio::pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(PATIENCE) => tell(),
+    }
+    work.await
 }
 
 async fn capture(plan: &Plan<'_>, hub: &Hub, pid: u32) -> Option<PathBuf> {
@@ -226,5 +242,22 @@ pub(crate) fn client_url(socket: &Path, url: &str) -> Option<UrlFile> {
 impl Drop for UrlFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: waiting is told once, and only when it is long. Method: quick and slow work.
+    #[tokio::test]
+    async fn long_work_is_told() {
+        let told = std::cell::Cell::new(0);
+        let tell = || told.set(told.get() + 1);
+        assert_eq!(patiently(async { 1 }, tell).await, 1);
+        assert_eq!(told.get(), 0);
+        let slow = tokio::time::sleep(PATIENCE * 2);
+        patiently(slow, tell).await;
+        assert_eq!(told.get(), 1);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::{SocketOption, client, places, print};
-use crate::books::report::Process;
+use crate::books::report::{Process, State};
 use crate::http::Processes;
 use crate::web::{units, words};
 
@@ -40,20 +40,24 @@ fn table(processes: &[Process]) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "{:>8}  {:<20} {:<18} {:>10} {:>10} {:>6} {:>14}  ID",
-        "PID", "NAME", "STATE", "LIVE", "PEAK", "WASTE", "AGE"
+        "{:>8}  {:<20} {:<18} {:>10} {:>10} {:>10} {:>14}  ID",
+        "PID", "NAME", "STATE", "LIVE", "PEAK", "RESIDENT", "AGE"
     );
     for process in processes {
-        let waste = words::waste_bytes(&process.pages);
+        // RAM is held now or not at all: an ended process has none to show.
+        let resident = match process.state {
+            State::Running => units::bytes(process.pages.resident_bytes),
+            _ => "-".to_owned(),
+        };
         let name: String = words::clean(&process.name).chars().take(20).collect();
         let _ = writeln!(
             out,
-            "{:>8}  {name:<20} {:<18} {:>10} {:>10} {:>6} {:>14}  {}",
+            "{:>8}  {name:<20} {:<18} {:>10} {:>10} {:>10} {:>14}  {}",
             process.pid,
             words::state(process),
             units::bytes(process.live.bytes),
             units::bytes(process.peak.bytes),
-            units::percent(waste, process.pages.committed_bytes),
+            resident,
             units::seconds(process.seconds),
             words::clean(&process.id),
         );
@@ -72,5 +76,14 @@ mod tests {
             table.contains("    4711  zoo                  running"),
             "{table}"
         );
+        let end = table.find("RESIDENT").map_or(0, |at| at + "RESIDENT".len());
+        let column = |line: usize| {
+            table
+                .lines()
+                .nth(line)
+                .and_then(|line| line.get(end - 10..end))
+        };
+        assert_eq!(column(1).map(str::trim), Some("-"), "{table}");
+        assert_eq!(column(2).map(str::trim), Some("5.0 MiB"), "{table}");
     }
 }

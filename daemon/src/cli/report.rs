@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use super::{SocketOption, client, places, print};
 use crate::books::report::Report;
-use crate::capture;
+use crate::capture::{self, CaptureError};
 use crate::hub::Filter;
+use crate::web::view::CLASSES;
 use crate::web::{csv, folded, leaks_page, text};
 
 const EXAMPLES: &str = "\
@@ -32,8 +34,8 @@ pub(crate) struct Options {
     /// Most sites [default: 20 as text or html, all otherwise; 0 is all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Only sites of this class: live, definite, indirect, possible, reachable
-    #[arg(long, value_name = "CLASS")]
+    /// Only sites of this class; without a reachability check all are live
+    #[arg(long, value_name = "CLASS", value_parser = PossibleValuesParser::new(CLASSES))]
     class: Option<String>,
     /// Only sites with a function, file or module that contains this
     #[arg(short = 'f', long = "filter", value_name = "TEXT")]
@@ -62,7 +64,15 @@ pub(crate) fn main(options: &Options) -> Result<(), String> {
     let filter = filter(options);
     let path = Path::new(&options.source);
     let report = if path.is_file() {
-        from_file(path, &filter)?
+        match from_file(path, &filter) {
+            Ok(report) => report,
+            Err(CaptureError::NotACapture { .. }) if is_name(&options.source) => {
+                // A file that happens to be called like a process, as its own binary is.
+                let other = format!("{} is not a capture, and", path.display());
+                from_daemon(options, &filter).map_err(|why| format!("{other} {why}"))?
+            }
+            Err(error) => return Err(error.to_string()),
+        }
     } else {
         from_daemon(options, &filter)?
     };
@@ -81,8 +91,13 @@ fn filter(options: &Options) -> Filter {
     }
 }
 
-fn from_file(path: &Path, filter: &Filter) -> Result<Report, String> {
-    let opened = capture::open(path).map_err(|error| error.to_string())?;
+/// Whether it may be a process: neither a path nor a capture's name.
+fn is_name(source: &str) -> bool {
+    !source.ends_with(".pgs") && !source.contains('/')
+}
+
+fn from_file(path: &Path, filter: &Filter) -> Result<Report, CaptureError> {
+    let opened = capture::open(path)?;
     if let Some(note) = opened.note {
         print::say(&format!("note: {}: {note}", path.display()));
     }
@@ -91,7 +106,7 @@ fn from_file(path: &Path, filter: &Filter) -> Result<Report, String> {
 
 fn from_daemon(options: &Options, filter: &Filter) -> Result<Report, String> {
     let source = &options.source;
-    if source.ends_with(".pgs") || source.contains('/') {
+    if !is_name(source) {
         return Err(format!("{source}: no such file"));
     }
     let socket = places::socket(options.socket.socket.as_deref());
@@ -110,7 +125,7 @@ fn from_daemon(options: &Options, filter: &Filter) -> Result<Report, String> {
         .map_err(|error| format!("the daemon at {url} speaks another version: {error}"))?;
     if report.processes.is_empty() {
         return Err(format!(
-            "{source} is neither a file nor a process of the daemon at {url}; `pageshim ps` lists those"
+            "{source} is neither a capture nor a process of the daemon at {url}; `pageshim ps` lists those"
         ));
     }
     Ok(report)

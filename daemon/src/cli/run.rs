@@ -4,7 +4,7 @@
 //! cannot be profiled or we failed; `--error-exitcode` when `--fail-on` finds
 //! something; a signal ends us as it ended the command.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -23,7 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   pageshim run -- python3 script.py
   pageshim run -o before.pgs -- ./app --its-flag
-  pageshim run -q --fail-on 'definite>0,live>1MiB,waste>40%' -- ./tests";
+  pageshim run -q --fail-on 'live>1MiB,peak>200MiB,misuse>0' -- ./tests";
 
 /// Options of `run`.
 #[derive(Debug, Args)]
@@ -32,11 +32,9 @@ pub(crate) struct Options {
     /// Write the capture here [default: pageshim.NAME.PID.pgs, numbered if it exists]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// exact, count, trace, off or sampled[:BYTES]
-    #[arg(long, value_name = "MODE", value_parser = mode)]
+    #[arg(long, value_name = "MODE", value_parser = mode, help = MODES.listed())]
     pub(crate) mode: Option<String>,
-    /// gpa, debug, page, arena or fixed:SIZE
-    #[arg(long, value_name = "HEAP", value_parser = heap)]
+    #[arg(long, value_name = "HEAP", value_parser = heap, help = HEAPS.listed())]
     pub(crate) heap: Option<String>,
     #[command(flatten)]
     pub(crate) socket: SocketOption,
@@ -48,7 +46,7 @@ pub(crate) struct Options {
     /// Say nothing but errors and findings
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Findings that fail the run: live>1MiB,definite>0,waste>40%
+    /// Findings that fail the run: live>1MiB,peak>200MiB,misuse>0
     #[arg(long, value_name = "EXPR")]
     pub(crate) fail_on: Option<FailOn>,
     /// Exit code when --fail-on finds something
@@ -64,24 +62,51 @@ pub(crate) struct Options {
     pub(crate) command: Vec<OsString>,
 }
 
+/// What an option may be in this version, and what in a later one.
+struct Choices {
+    known: &'static [&'static str],
+    later: &'static [&'static str],
+}
+
+const MODES: Choices = Choices {
+    known: &["exact", "count", "trace", "off"],
+    later: &["sampled"],
+};
+const HEAPS: Choices = Choices {
+    known: &["gpa"],
+    later: &["debug", "page", "arena", "fixed"],
+};
+
+impl Choices {
+    /// `exact, count, trace or off`.
+    fn listed(&self) -> String {
+        match self.known {
+            [head @ .., last] if !head.is_empty() => format!("{} or {last}", head.join(", ")),
+            known => known.join(", "),
+        }
+    }
+
+    fn check(&self, text: &str) -> Result<String, String> {
+        if self.known.contains(&text) {
+            return Ok(text.to_owned());
+        }
+        let word = text.split(':').next().unwrap_or_default();
+        let planned = self.later.contains(&word);
+        let why = if planned {
+            "not in this version"
+        } else {
+            "not known"
+        };
+        Err(format!("{why}; choose {}", self.listed()))
+    }
+}
+
 fn mode(text: &str) -> Result<String, String> {
-    let size = text
-        .strip_prefix("sampled:")
-        .and_then(crate::web::units::parse_bytes);
-    let known = ["exact", "count", "trace", "off", "sampled"].contains(&text) || size.is_some();
-    known
-        .then(|| text.to_owned())
-        .ok_or_else(|| "choose exact, count, trace, off or sampled[:BYTES]".to_owned())
+    MODES.check(text)
 }
 
 fn heap(text: &str) -> Result<String, String> {
-    let size = text
-        .strip_prefix("fixed:")
-        .and_then(crate::web::units::parse_bytes);
-    let known = ["gpa", "debug", "page", "arena"].contains(&text) || size.is_some();
-    known
-        .then(|| text.to_owned())
-        .ok_or_else(|| "choose gpa, debug, page, arena or fixed:SIZE".to_owned())
+    HEAPS.check(text)
 }
 
 /// What to run, ready to be given an environment.
@@ -114,6 +139,17 @@ impl Plan<'_> {
         command
     }
 
+    /// Why nothing will be recorded, as far as option and environment say so.
+    pub(crate) fn why_silent(&self) -> Option<&'static str> {
+        let variable = |name| std::env::var_os(name).unwrap_or_default();
+        let disabled = variable("PAGESHIM_DISABLED");
+        silence(
+            self.options.mode.as_deref(),
+            &variable("PAGESHIM_MODE"),
+            !disabled.is_empty() && disabled != "0",
+        )
+    }
+
     /// The command's file name, for people.
     pub(crate) fn name(&self) -> String {
         let typed = Path::new(&self.options.command[0]);
@@ -123,6 +159,15 @@ impl Plan<'_> {
             .to_string_lossy()
             .into_owned()
     }
+}
+
+/// `mode` was typed, `inherited` is the environment's.
+fn silence(mode: Option<&str>, inherited: &OsStr, disabled: bool) -> Option<&'static str> {
+    if disabled {
+        return Some("PAGESHIM_DISABLED is set, so nothing was recorded");
+    }
+    let off = mode.map_or(inherited == "off", |mode| mode == "off");
+    off.then_some("mode off records nothing; leave it out, or use --mode count or exact")
 }
 
 /// Runs it.
@@ -193,12 +238,44 @@ pub(crate) fn failed(why: &str) -> ExitCode {
 mod tests {
     use super::*;
 
-    // Goal: bad modes and heaps are usage errors, not surprises in the child. Method: both kinds.
+    // Goal: what this version cannot do is a usage error that says so, and help lists only
+    // what it can. Method: each kind of value.
     #[test]
     fn modes_and_heaps_are_checked() {
-        assert!(mode("exact").is_ok() && mode("sampled:512k").is_ok());
-        assert!(mode("sampled:x").is_err() && mode("fast").is_err());
-        assert!(heap("fixed:1MiB").is_ok() && heap("gpa").is_ok());
-        assert!(heap("fixed").is_err() && heap("glibc").is_err());
+        for text in ["exact", "count", "trace", "off"] {
+            assert_eq!(mode(text).as_deref(), Ok(text));
+        }
+        assert_eq!(heap("gpa").as_deref(), Ok("gpa"));
+        for error in [
+            mode("sampled"),
+            mode("sampled:512k"),
+            heap("page"),
+            heap("fixed:1MiB"),
+        ] {
+            let why = error.expect_err("later");
+            assert!(why.contains("not in this version"), "{why}");
+        }
+        for error in [mode("fast"), heap("glibc"), heap("")] {
+            let why = error.expect_err("never");
+            assert!(why.contains("not known; choose"), "{why}");
+        }
+        assert_eq!(MODES.listed(), "exact, count, trace or off");
+        assert_eq!(HEAPS.listed(), "gpa");
+    }
+
+    // Goal: silence that was asked for is explained. Method: option, variable, both.
+    #[test]
+    fn asked_for_silence_is_explained() {
+        let none = OsStr::new("");
+        assert_eq!(silence(None, none, false), None);
+        assert_eq!(silence(Some("exact"), OsStr::new("off"), false), None);
+        for why in [
+            silence(Some("off"), none, false),
+            silence(None, OsStr::new("off"), false),
+        ] {
+            assert!(why.is_some_and(|why| why.contains("mode off records nothing")));
+        }
+        let disabled = silence(Some("exact"), none, true);
+        assert!(disabled.is_some_and(|why| why.contains("PAGESHIM_DISABLED")));
     }
 }

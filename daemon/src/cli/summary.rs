@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::failon::FailOn;
 use crate::books::report::{Leak, Process, Report};
-use crate::web::units;
 use crate::web::words::{self, clean};
+use crate::web::{headline, names, units};
 
 /// The last image of `pid`: what it was when it ended. Images come newest first.
 pub(crate) fn image(overview: &Report, pid: u32) -> Option<&Process> {
@@ -34,18 +34,36 @@ pub(crate) fn judged(overview: &Report, pid: u32, conditions: &FailOn) -> Vec<St
         .collect()
 }
 
+/// The command, as `run` knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told<'a> {
+    /// Its file name.
+    pub(crate) name: &'a str,
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// Why it recorded nothing, when that was asked for.
+    pub(crate) why_silent: Option<&'a str>,
+}
+
 /// About twelve lines for standard error.
 pub(crate) fn text(
     overview: &Report,
     top: &Report,
-    name: &str,
-    pid: u32,
+    told: Told<'_>,
     capture: Option<&Path>,
 ) -> String {
+    let Told { name, pid, .. } = told;
     let mut out = String::new();
-    match image(overview, pid) {
-        Some(process) => about(&mut out, overview, top, process),
-        None => {
+    match (image(overview, pid), told.why_silent) {
+        (Some(process), _) => about(&mut out, overview, top, process),
+        (None, Some(why)) => {
+            let _ = writeln!(
+                out,
+                "pageshim: {} (pid {pid}) sent no data: {why}",
+                clean(name)
+            );
+        }
+        (None, None) => {
             let _ = writeln!(
                 out,
                 "pageshim: {} (pid {pid}) sent no data; `pageshim doctor {}` says why",
@@ -110,11 +128,18 @@ fn site(leak: &Leak) -> String {
         units::bytes(leak.bytes),
         units::counted(leak.blocks, "block")
     );
-    let Some(frame) = leak.stack.first() else {
+    let Some(headline) = headline::of(&leak.stack) else {
         return format!("{amount}  stack not known");
     };
+    let frame = headline.frame;
     let place = words::place(frame).unwrap_or_else(|| frame.module.clone());
-    format!("{amount}  {}  {}", clean(&frame.function), clean(&place))
+    let via = headline.via.map(|via| format!("  via {via}"));
+    format!(
+        "{amount}  {}  {}{}",
+        names::short(&clean(&frame.function)),
+        clean(&place),
+        via.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]
@@ -126,7 +151,12 @@ mod tests {
     #[test]
     fn the_summary_names_sites_capture_and_next_step() {
         let report = fixture::report();
-        let text = text(&report, &report, "zoo", 4711, Some(Path::new("a b.pgs")));
+        let zoo = Told {
+            name: "zoo",
+            pid: 4711,
+            why_silent: None,
+        };
+        let text = text(&report, &report, zoo, Some(Path::new("a b.pgs")));
         for needle in [
             "zoo (pid 4711) running",
             "peak       9.0 MiB",
@@ -144,11 +174,26 @@ mod tests {
     #[test]
     fn a_silent_process_is_told_and_judged() {
         let report = fixture::report();
-        let said = text(&report, &report, "x y", 1, None);
+        let silent = Told {
+            name: "x y",
+            pid: 1,
+            why_silent: None,
+        };
+        let said = text(&report, &report, silent, None);
         assert!(
             said.contains("sent no data; `pageshim doctor 'x y'`"),
             "{said}"
         );
+        let asked = Told {
+            why_silent: Some("mode off records nothing"),
+            ..silent
+        };
+        let said = text(&report, &report, asked, None);
+        assert!(
+            said.contains("sent no data: mode off records nothing"),
+            "{said}"
+        );
+        assert!(!said.contains("doctor"), "{said}");
         let conditions: FailOn = "live>1TiB".parse().expect("parses");
         assert_eq!(judged(&report, 1, &conditions).len(), 1);
         assert_eq!(judged(&report, 4711, &conditions).len(), 0);

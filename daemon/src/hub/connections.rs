@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::endings::{ended, finish, lost, watch};
 use super::record::{End, Record};
-use super::{Inner, registry};
+use super::{Inner, registry, samples};
 use crate::books::report::{Exit, State};
 use crate::ingest::frames::{Frames, check, count_batch};
 use crate::ingest::handshake::{refuse, welcome};
@@ -78,7 +78,10 @@ async fn serve(inner: Arc<Inner>, mut stream: UnixStream) {
     inner.greeting.fetch_sub(1, Ordering::AcqRel);
     if let Some((record, generation, frames)) = arrived {
         let pidfd = watch(record.peer_pid);
+        let samples = samples::run(Arc::clone(&inner), Arc::clone(&record), generation);
+        let samples = tokio::spawn(samples);
         let read = read_frames(&inner, &record, &mut stream, frames, pidfd.as_ref()).await;
+        samples.abort();
         if let Err(refusal) = read {
             inner.errors.count(refusal.reason(), &refusal.to_string());
         }
@@ -93,15 +96,10 @@ async fn arrive(
     stream: &mut UnixStream,
     open: usize,
 ) -> Option<(Arc<Record>, u64, Frames)> {
-    let own = stream.peer_cred().ok().and_then(|peer| peer.pid());
     match register(inner, stream, open).await {
         Ok(arrived) => Some(arrived),
-        // `settle` knocks and leaves to see how far accepting has come.
-        Err(Refusal::Gone)
-            if own.and_then(|pid| u32::try_from(pid).ok()) == Some(std::process::id()) =>
-        {
-            None
-        }
+        // `settle`, `ps`, `doctor` and `run` knock and leave.
+        Err(Refusal::Knocked) => None,
         Err(refusal) => {
             inner.errors.count(refusal.reason(), &refusal.to_string());
             refuse(stream, &refusal).await;
@@ -143,7 +141,7 @@ fn start_clock(inner: &Inner, record: &Record, state: Arc<SharedState>) {
 /// stream is silent (a child may still hold the other end).
 async fn read_frames(
     inner: &Inner,
-    record: &Record,
+    record: &Arc<Record>,
     stream: &mut UnixStream,
     mut frames: Frames,
     pidfd: Option<&AsyncFd<OwnedFd>>,
@@ -154,6 +152,13 @@ async fn read_frames(
         while let Some((head, payload)) = frames.next()? {
             check(head.kind, payload)?;
             record.count(head.kind as usize, 1);
+            if head.kind == Kind::Misuse {
+                record.misuse(payload);
+            }
+            if head.kind == Kind::Exit {
+                // The last moment the kernel can be asked about this process.
+                samples::take(inner, record).await;
+            }
             if head.kind == Kind::Batch {
                 let (allocations, frees) = count_batch(payload)?;
                 record.count(KINDS, allocations);

@@ -1,11 +1,13 @@
-//! Processes and their sites at one moment, and the step from sites to leaks.
+//! Processes and their sites at one moment, and the step from sites to leaks
+//! and to reports of misuse.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::record::Record;
 use crate::books::leaks::{Lead, leak};
-use crate::books::report::Leak;
+use crate::books::misuse::Misused;
+use crate::books::report::{Leak, MisuseReport};
 use crate::books::summary::Observed;
 use crate::symbols::{Session, Wanted};
 
@@ -57,4 +59,32 @@ pub fn resolve_mixed(
         }
     }
     leaks
+}
+
+/// The last misuses of a process, with names.
+pub fn misuse(session: &mut Session<'_>, seen: &Seen) -> Vec<MisuseReport> {
+    let (all, modules) = seen.record.misused();
+    let pid = seen.observed.process.pid;
+    let report = |misused: Misused| {
+        let mut stack = |index: usize| {
+            let Some(detail) = &misused.known[index] else {
+                return Vec::new();
+            };
+            let wanted = Wanted {
+                frames: &detail.frames,
+                tick: detail.tick,
+            };
+            let mut stacks = session.resolve(pid, &modules, &[wanted]);
+            stacks.pop().unwrap_or_default()
+        };
+        MisuseReport {
+            kind: misused.kind.to_owned(),
+            address: format!("0x{:x}", misused.address),
+            count: misused.count,
+            allocated: stack(0),
+            freed: stack(1),
+            call: stack(2),
+        }
+    };
+    all.into_iter().map(report).collect()
 }

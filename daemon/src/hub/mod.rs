@@ -7,6 +7,7 @@
 //! registry     records by age, totals of forgotten ones
 //! record       one process: its memfd and book, or what remains of them
 //! clock        writes the tick into connected processes
+//! samples      asks now and then how much of a heap is resident
 //! reports      report, metrics, capture: look at every record once, then resolve names
 //! ```
 //! Heavy work runs in `spawn_blocking`. Locks: the registry's is held for
@@ -29,6 +30,7 @@ mod procfs;
 mod record;
 mod registry;
 mod reports;
+mod samples;
 mod settle;
 
 #[cfg(test)]
@@ -83,6 +85,8 @@ struct Inner {
     stop: Notify,
     /// Final looks at ended processes at a time: each may take much memory for a moment.
     finals: Semaphore,
+    /// Samples of resident bytes at a time.
+    samples: Semaphore,
 }
 
 impl Hub {
@@ -102,6 +106,7 @@ impl Hub {
             ready: AtomicBool::new(true),
             stop: Notify::new(),
             finals: Semaphore::new(2),
+            samples: Semaphore::new(1),
         });
         tokio::spawn(connections::accept(Arc::clone(&inner), listener));
         tokio::spawn(clock::run(Arc::clone(&inner)));

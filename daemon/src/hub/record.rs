@@ -1,5 +1,6 @@
 //! One process image: from hello to what remains of it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,8 +12,9 @@ use super::procfs;
 use crate::books::book::Book;
 use crate::books::ended::Ended;
 use crate::books::leaks::{Detail, Lead};
+use crate::books::misuse::{self, Misused};
 use crate::books::modules::Modules;
-use crate::books::report::{Exit, State};
+use crate::books::report::{Exit, Pages, State};
 use crate::books::summary::Observed;
 use crate::books::tally::{EVENTS, Tally};
 use crate::ingest::{Arrival, SharedState};
@@ -47,6 +49,18 @@ struct Inside {
     start_ns: u64,
     end: Option<End>,
     generation: u64,
+    resident: Resident,
+    misused: VecDeque<Misused>,
+}
+
+/// What samples of resident bytes told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resident {
+    last: u64,
+    peak: u64,
+    /// The page account when most bytes were requested: resident bytes stay
+    /// high for a while after a program has freed everything.
+    at_peak: Option<Pages>,
 }
 
 /// Where the numbers come from.
@@ -103,6 +117,8 @@ impl Record {
                 start_ns: state.header(word::START_MONOTONIC_NS),
                 end: None,
                 generation: 1,
+                resident: Resident::default(),
+                misused: VecDeque::new(),
             }),
         };
         (Arc::new(record), state)
@@ -177,21 +193,19 @@ impl Record {
     pub fn look(&self) -> Observed {
         let mut inside = self.lock();
         inside.look(self);
-        let resident = match (&inside.source, inside.end) {
-            (Source::Live(state, _), None) => {
-                let (base, bytes) = (
-                    state.header(word::HEAP_BASE),
-                    state.header(word::HEAP_RESERVED),
-                );
-                procfs::resident(self.peer_pid, base, bytes).unwrap_or(0)
-            }
-            _ => 0,
-        };
+        let resident = inside.ask_resident(self).unwrap_or(0);
         let end_ns = inside.end.map_or_else(now_ns, |end| end.at_ns);
         let seconds = end_ns.saturating_sub(inside.start_ns) as f64 / 1e9;
         let mut observed = inside.last.clone();
         observed.tally = inside.tally.clone();
-        observed.process.pages.resident_bytes = resident;
+        let pages = &mut observed.process.pages;
+        pages.resident_bytes = resident;
+        pages.resident_peak_bytes = inside.resident.peak;
+        pages.resident_last_bytes = inside.resident.last;
+        observed.process.pages_at_peak = inside.resident.at_peak;
+        if inside.end.is_some() {
+            observed.process.threads.live = 0;
+        }
         if let Source::Ended(ended) = &inside.source {
             observed.process.unlisted = ended.unlisted();
         }
@@ -199,6 +213,28 @@ impl Record {
         observed.process.state = inside.end.map_or(State::Running, |end| end.state);
         observed.process.exit = inside.end.map(|end| end.exit);
         observed
+    }
+
+    /// Asks for resident bytes between two looks; false when there is nothing
+    /// to ask any more.
+    pub fn sample(&self) -> bool {
+        let mut inside = self.lock();
+        if inside.end.is_some() {
+            return false;
+        }
+        // The kernel first: after an exit notice it is a race with the end. What
+        // the state says can be read later too.
+        let Some(resident) = inside.resident_now(self) else {
+            return false;
+        };
+        inside.look(self);
+        let Inside {
+            resident: kept,
+            last,
+            ..
+        } = &mut *inside;
+        kept.note(resident, &last.process.pages);
+        true
     }
 
     /// Live sites as of the last look.
@@ -229,6 +265,25 @@ impl Record {
         }
     }
 
+    /// Notes a frame about misuse.
+    pub fn misuse(&self, payload: &[u8]) {
+        if let Some(new) = Misused::decode(payload) {
+            misuse::note(&mut self.lock().misused, new);
+        }
+    }
+
+    /// The last misuses with their stacks, as of the last look, and the modules.
+    pub fn misused(&self) -> (Vec<Misused>, Modules) {
+        let mut inside = self.lock();
+        inside.learn_misuse();
+        let modules = match &inside.source {
+            _ if inside.misused.is_empty() => Modules::default(),
+            Source::Live(_, book) => book.modules().clone(),
+            Source::Ended(ended) => ended.modules().clone(),
+        };
+        (inside.misused.iter().cloned().collect(), modules)
+    }
+
     /// Takes the final look, keeps what is worth keeping and closes the memfd.
     /// Does nothing when it ended before, or (for the end of a connection) when
     /// it has connected again since; true when it ended now.
@@ -239,6 +294,7 @@ impl Record {
             return false;
         }
         inside.look(self);
+        inside.learn_misuse();
         if let Source::Live(state, book) = &mut inside.source {
             let ended = Ended::of(book, &**state);
             inside.source = Source::Ended(Box::new(ended));
@@ -277,5 +333,72 @@ impl Inside {
             .each_ref()
             .map(|counter| counter.load(Ordering::Relaxed));
         self.tally.raise_events(&seen);
+    }
+
+    /// Finds the stacks of misuses while there is a state to find them in.
+    fn learn_misuse(&mut self) {
+        if self.misused.is_empty() {
+            return;
+        }
+        if let Source::Live(state, book) = &mut self.source {
+            book.decode(&**state);
+            for misused in &mut self.misused {
+                misused.learn(|site| book.detail(&**state, site));
+            }
+        }
+    }
+
+    /// Resident bytes of the heap; `None` when it ended or the kernel does not say.
+    fn resident_now(&self, record: &Record) -> Option<u64> {
+        let (Source::Live(state, _), None) = (&self.source, self.end) else {
+            return None;
+        };
+        let base = state.header(word::HEAP_BASE);
+        let bytes = state.header(word::HEAP_RESERVED);
+        procfs::resident(record.peer_pid, base, bytes)
+    }
+
+    /// The same, remembered with the account just read.
+    fn ask_resident(&mut self, record: &Record) -> Option<u64> {
+        let resident = self.resident_now(record)?;
+        self.resident.note(resident, &self.last.process.pages);
+        Some(resident)
+    }
+}
+
+impl Resident {
+    fn note(&mut self, resident: u64, account: &Pages) {
+        self.last = resident;
+        self.peak = self.peak.max(resident);
+        let most = self.at_peak.map(|pages| pages.requested_bytes);
+        if most.is_none_or(|most| account.requested_bytes > most) {
+            self.at_peak = Some(Pages {
+                resident_bytes: resident,
+                resident_peak_bytes: self.peak,
+                resident_last_bytes: resident,
+                ..*account
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: the highest sample is kept, and the account of the fullest. Method: up, then down.
+    #[test]
+    fn the_fullest_sample_keeps_its_account() {
+        let mut resident = Resident::default();
+        let account = |requested_bytes| Pages {
+            requested_bytes,
+            ..Pages::default()
+        };
+        for (bytes, requested) in [(10, 1), (50, 9), (60, 2), (20, 3)] {
+            resident.note(bytes, &account(requested));
+        }
+        let at_peak = resident.at_peak.expect("sampled");
+        assert_eq!((resident.last, resident.peak), (20, 60));
+        assert_eq!((at_peak.requested_bytes, at_peak.resident_bytes), (9, 50));
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::leads::{Seen, resolve, resolve_mixed};
+use super::leads::{Seen, misuse, resolve, resolve_mixed};
 use super::record::Record;
 use super::{Inner, registry};
 use crate::books::filter::Filter;
 use crate::books::leaks::Lead;
-use crate::books::report::{Report, SCHEMA_VERSION, State};
+use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
 use crate::capture::{CaptureError, Counts, Writer};
 use crate::metrics::{self, Scrape, Site, Subject};
+use crate::symbols::Session;
 
 /// Sites whose stacks are resolved together.
 const CHUNK: usize = 200;
@@ -67,9 +68,18 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
     leaks.truncate(limit);
     Report {
         schema_version: SCHEMA_VERSION,
-        processes: seen.into_iter().map(|seen| seen.observed.process).collect(),
+        processes: processes(&mut session, &seen),
         leaks,
     }
+}
+
+/// The processes with their reports of misuse.
+fn processes(session: &mut Session<'_>, seen: &[Seen]) -> Vec<Process> {
+    let process = |seen: &Seen| Process {
+        misuse_reports: misuse(session, seen),
+        ..seen.observed.process.clone()
+    };
+    seen.iter().map(process).collect()
 }
 
 /// The leads of all processes, most live bytes first.
@@ -154,10 +164,8 @@ pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
         })
         .filter(|(_, lead)| lead.sums.live().blocks == 0)
         .collect();
-    let processes: Vec<_> = seen
-        .iter()
-        .map(|seen| seen.observed.process.clone())
-        .collect();
+    let mut session = inner.symbols.session();
+    let processes = processes(&mut session, &seen);
     let counts = Counts {
         processes: processes.len(),
         leaks: leads.len(),
@@ -165,7 +173,6 @@ pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
     };
     let mut writer = Writer::create(path, counts)?;
     writer.processes(&processes)?;
-    let mut session = inner.symbols.session();
     for chunk in leads.chunks(CHUNK) {
         writer.leaks(&resolve_mixed(&mut session, &seen, chunk))?;
     }

@@ -44,8 +44,9 @@ fn busy(inner: &Inner, pid: u32) -> bool {
         if own || family.contains(&record.parent) {
             family.insert(record.token);
             let open = record.active.load(Ordering::Acquire);
-            // A record stays active until what was noted of its end is in it.
-            busy |= open || own && record.end().is_none();
+            // The end is set a moment before its parent's note is applied: only
+            // then is the record inactive.
+            busy |= open || (own && record.end().is_none());
         }
     }
     busy

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::fake::{Client, Host, frame, good, hello, memfd, set, state};
 use super::{Filter, Hub, HubConfig, registry};
-use crate::books::report::{Exit, Report, State};
+use crate::books::report::{Exit, Process, Report, State};
 
 // Goal: a good client is welcomed, reported, kept on time, and exits with its status.
 // Method: hello, frames, a look, exit words, end of stream.
@@ -152,6 +152,90 @@ async fn slow_clients_do_not_matter() {
             .await,
         Some(1.0)
     );
+}
+
+// Goal: what was resident is known after the end, without a report or scrape before it.
+// Method: a client whose "heap" is all of this process, left alone, then ended.
+#[tokio::test]
+async fn resident_bytes_are_sampled_unasked() {
+    let host = Host::new("samples").await;
+    let fd = good(0xab, 70, "zoo");
+    set(&fd, word::HEAP_RESERVED, 1 << 47);
+    let mut client = host.client().await;
+    client.hello(0xab, 70, &fd).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    set(&fd, word::EXIT_STATE, 1);
+    drop(client);
+    let process = host
+        .process(0xab, |process| process.state == State::Exited)
+        .await;
+    let pages = process.pages;
+    assert_eq!(pages.resident_bytes, 0, "nothing any more");
+    assert!(pages.resident_peak_bytes >= pages.resident_last_bytes);
+    assert!(pages.resident_last_bytes > 0);
+    let at_peak = process.pages_at_peak.expect("sampled");
+    assert_eq!(at_peak.requested_bytes, 60);
+    assert!(at_peak.resident_bytes > 0);
+    assert_eq!(process.threads.live, 0, "they ended with it");
+}
+
+// Goal: a misuse is reported with the stack of its call, while it runs, after its end and in
+// a capture. Method: frames that name the state's only site.
+#[tokio::test]
+async fn misuse_is_reported_with_its_call() {
+    let host = Host::new("misuse").await;
+    let fd = good(0xac, 69, "zoo");
+    let mut client = host.client().await;
+    client.hello(0xac, 69, &fd).await;
+    let words = [0u64, 0x1040, 0, 0, 2];
+    let payload: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    client.frame(Kind::Misuse, &payload).await;
+    client.frame(Kind::Misuse, &payload).await;
+    let told = |process: &Process| {
+        let all = process.misuse_reports.iter();
+        let each = all.map(|report| {
+            let leaf = report.call.first().map(|frame| frame.function.clone());
+            (
+                report.kind.clone(),
+                report.address.clone(),
+                report.count,
+                leaf,
+            )
+        });
+        each.collect::<Vec<_>>()
+    };
+    let leaf = Some("0x7f000010@?".to_owned());
+    let expected = vec![("double_free".to_owned(), "0x1040".to_owned(), 2, leaf)];
+    host.process(0xac, |process| told(process) == expected)
+        .await;
+    set(&fd, word::SITE_COUNT, 2);
+    set(&fd, word::EXIT_STATE, 1);
+    drop(client);
+    let ended = host
+        .process(0xac, |process| process.state == State::Exited)
+        .await;
+    assert_eq!(told(&ended), expected);
+    let path = host.dir.join("misuse.pgs");
+    host.hub.write_capture(&path).await.expect("written");
+    let opened = crate::capture::open(&path).expect("whole");
+    assert_eq!(told(&opened.report.processes[0]), expected);
+}
+
+// Goal: who only knocks is no error, who leaves amid a hello is one. Method: both.
+#[tokio::test]
+async fn knocking_is_no_error() {
+    let host = Host::new("knock").await;
+    let gone = "pageshim_decode_errors_total{reason=\"gone\"}";
+    for _ in 0..3 {
+        drop(host.client().await);
+    }
+    host.hub.settle(4_000_000, Duration::from_secs(5)).await;
+    assert_eq!(host.metric(gone).await, Some(0.0));
+    let client = host.client().await;
+    client.send(&hello(1, 1, VERSION)[..20], &[]).await;
+    drop(client);
+    host.hub.settle(4_000_000, Duration::from_secs(5)).await;
+    assert_eq!(host.metric(gone).await, Some(1.0));
 }
 
 // Goal: garbage after hello closes that connection; the process goes on when it

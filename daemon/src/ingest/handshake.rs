@@ -89,16 +89,19 @@ async fn answer(stream: &mut UnixStream, kind: Kind, payload: &[u8]) -> io::Resu
 async fn hello(stream: &UnixStream) -> Result<(Hello, Option<OwnedFd>, Frames), Refusal> {
     let mut frames = Frames::default();
     let mut memfd = None;
+    let mut begun = false;
     loop {
         let mut part = [0; 4096];
-        let (count, fd) = stream
+        let received = stream
             .async_io(Interest::READABLE, || receive(stream, &mut part))
-            .await
-            .map_err(|_| Refusal::Gone)?;
+            .await;
+        let (count, fd) = match received {
+            Ok((count, fd)) if count > 0 => (count, fd),
+            _ if begun => return Err(Refusal::Gone),
+            _ => return Err(Refusal::Knocked),
+        };
+        begun = true;
         memfd = memfd.or(fd);
-        if count == 0 {
-            return Err(Refusal::Gone);
-        }
         frames.push(&part[..count]);
         if let Some((head, payload)) = frames.next()? {
             if head.kind != Kind::Hello {

@@ -56,6 +56,10 @@ pub enum Refusal {
     /// The daemon holds as many connections as it may.
     #[error("the daemon already serves {0} connections, the most it may: try again later")]
     TooMany(usize),
+    /// The stream ended before its first byte: somebody wanted to know whether
+    /// anybody listens. No error, and not counted.
+    #[error("the connection ended before its first byte")]
+    Knocked,
     /// The stream ended or failed before a whole hello.
     #[error("the connection ended before a whole hello")]
     Gone,
@@ -91,7 +95,7 @@ impl Refusal {
             Self::Token => "token",
             Self::Slow(_) => "slow",
             Self::TooMany(_) => "too_many",
-            Self::Gone => "gone",
+            Self::Gone | Self::Knocked => "gone",
         }
     }
 }

@@ -55,7 +55,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds `path`: makes its directory (0700) when missing, removes a socket
+    /// Binds `path`: makes its directory (0700) when only that is missing, removes a socket
     /// that nobody listens on. Root's socket is open to all users, whose
     /// processes are then told apart by credentials; others' to themselves.
     pub fn bind(path: &Path) -> Result<(Self, UnixListener), HubError> {
@@ -113,10 +113,14 @@ fn make_directory(path: &Path) -> Result<(), HubError> {
     if parent.is_dir() {
         return Ok(());
     }
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(parent);
+    // One level, as /run/pageshim is: more is more likely a typing error, and
+    // nobody wants a directory of ours beside /usr.
+    let made = if parent.parent() == Some(Path::new("/")) {
+        let why = "it does not exist, and none is made under /";
+        Err(io::Error::new(io::ErrorKind::NotFound, why))
+    } else {
+        fs::DirBuilder::new().mode(0o700).create(parent)
+    };
     made.map_err(|error| HubError::Directory {
         path: path.to_owned(),
         error,
@@ -154,6 +158,7 @@ mod tests {
     #[tokio::test]
     async fn only_stale_sockets_are_removed() {
         let dir = std::env::temp_dir().join(format!("pageshim-socket-{}", std::process::id()));
+        fs::create_dir(&dir).expect("temp dir is writable");
         let path = dir.join("a/b.sock");
         let (first, listener) = Socket::bind(&path).expect("made with its directory");
         let mode = fs::metadata(dir.join("a"))
@@ -174,6 +179,11 @@ mod tests {
         assert!(matches!(Socket::bind(&long), Err(HubError::TooLong(_))));
         let blocked = Socket::bind(&path.join("under/a.sock"));
         assert!(matches!(blocked, Err(HubError::Directory { .. })));
+        for missing in [dir.join("b/c/d.sock"), "/pageshim-never/b.sock".into()] {
+            let refused = Socket::bind(&missing);
+            assert!(matches!(refused, Err(HubError::Directory { .. })));
+        }
+        assert!(!dir.join("b").exists() && !Path::new("/pageshim-never").exists());
         fs::remove_dir_all(&dir).expect("ours");
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::books::report::{
-    Amount, Exit, Frame, Leak, Pages, Process, Report, SCHEMA_VERSION, State, Syscalls, Threads,
+    Amount, Exit, Frame, Leak, MisuseReport, Pages, Process, Report, SCHEMA_VERSION, State,
+    Syscalls, Threads,
 };
 
 /// A function name as an attacker would choose it.
@@ -80,6 +81,8 @@ fn zoo() -> Process {
             metadata_bytes: 524_288,
             committed_bytes: 5_898_240,
             resident_bytes: 5_242_880,
+            resident_peak_bytes: 5_767_168,
+            resident_last_bytes: 5_242_880,
         },
         syscalls: Syscalls {
             mmap: 12,
@@ -92,7 +95,18 @@ fn zoo() -> Process {
         },
         events_dropped: 12,
         drops: BTreeMap::from([("socket_full".to_owned(), 12)]),
-        misuse: BTreeMap::from([("double_free".to_owned(), 1)]),
+        misuse: BTreeMap::from([("double_free".to_owned(), 3)]),
+        misuse_reports: vec![MisuseReport {
+            kind: "double_free".to_owned(),
+            address: "0x7f0000001040".to_owned(),
+            count: 3,
+            call: vec![
+                frame("drop_node", Some(("/home/ada/zoo/zoo.c", 77)), "zoo", false),
+                frame(HOSTILE, None, "libevil.so", false),
+            ],
+            allocated: vec![frame("make_node", None, "zoo", false)],
+            freed: Vec::new(),
+        }],
         sites: 57,
         threads: Threads { live: 4, total: 6 },
         ..Process::default()
@@ -138,6 +152,7 @@ pub(crate) fn report() -> Report {
         threads: Threads { live: 0, total: 1 },
         drops: BTreeMap::new(),
         misuse: BTreeMap::new(),
+        misuse_reports: Vec::new(),
         events_dropped: 0,
         parent: Some(zoo().id),
         seconds: 2.5,

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use askama::Template;
 
-use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report};
+use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report, State};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::{CLASSES, Sort, View};
-use crate::web::{names, units, words};
+use crate::web::{headline, names, units, words};
 
 /// Rows of the page unless the URL says otherwise.
 pub(crate) const ROWS: usize = 100;
@@ -33,12 +33,67 @@ struct Leaks<'a> {
     totals: Totals,
     parts: Vec<Row>,
     committed: Figure,
-    resident: Figure,
-    waste: Figure,
-    waste_share: String,
+    /// What was in RAM, in words; empty where nobody asked.
+    resident: String,
+    /// Whose account it is, and when.
+    whose: String,
+    /// Rounding and free slots.
+    slots: Figure,
+    /// Tails and retained.
+    spare: Figure,
     heads: Vec<Head>,
     sites: Vec<Site<'a>>,
     dropped: u64,
+    incomplete: u64,
+    why_none: String,
+    misuses: Vec<Misuse<'a>>,
+}
+
+/// A call that misused the heap.
+struct Misuse<'a> {
+    owner: &'a Process,
+    what: String,
+    stacks: Vec<(&'static str, Vec<Line<'a>>)>,
+}
+
+/// Whose page account is shown. Running processes and ended ones are never
+/// added up: what ended holds nothing.
+struct About<'a> {
+    pages: Vec<&'a Pages>,
+    whose: String,
+    resident: String,
+}
+
+impl<'a> About<'a> {
+    fn of(processes: &'a [Process]) -> Self {
+        let runs = |process: &&Process| process.state == State::Running;
+        let running: Vec<&Process> = processes.iter().filter(runs).collect();
+        match (processes, running.len()) {
+            ([one], 0) => Self {
+                pages: vec![one.pages_at_peak.as_ref().unwrap_or(&one.pages)],
+                whose: match one.pages_at_peak {
+                    Some(_) => "at the fullest sample".to_owned(),
+                    None => "at its end".to_owned(),
+                },
+                resident: words::resident(one),
+            },
+            ([one], _) => Self {
+                pages: vec![&one.pages],
+                whose: "now".to_owned(),
+                resident: words::resident(one),
+            },
+            (_, 0) => Self {
+                pages: processes.iter().map(|process| &process.pages).collect(),
+                whose: format!("of {} that ended, each at its end", processes.len()),
+                resident: String::new(),
+            },
+            (_, count) => Self {
+                pages: running.iter().map(|process| &process.pages).collect(),
+                whose: format!("of {count} running, now"),
+                resident: units::bytes(running.iter().map(|p| p.pages.resident_bytes).sum()),
+            },
+        }
+    }
 }
 
 /// One process the page is about.
@@ -65,6 +120,8 @@ struct Totals {
     anything_hidden: bool,
     live: Figure,
     live_blocks: String,
+    /// `live`, or what the sum is when some of the processes ended.
+    meaning: &'static str,
 }
 
 /// A row of the page account: its part of the bar and its share.
@@ -89,9 +146,11 @@ struct Site<'a> {
     share: u64,
     blocks: String,
     age: String,
+    seen: String,
     total: Figure,
     title: String,
     place: String,
+    via: Option<String>,
     callers: Vec<String>,
     frames: Vec<Line<'a>>,
     end: Option<&'a str>,
@@ -121,8 +180,8 @@ pub(crate) fn standalone(report: &Report) -> String {
 }
 
 fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: bool) -> Leaks<'a> {
-    let pages = sum(report.processes.iter().map(|process| &process.pages));
-    let waste = words::waste_bytes(&pages);
+    let about = About::of(&report.processes);
+    let pages = sum(about.pages.iter().copied());
     let totals = totals(report);
     let live = report
         .processes
@@ -144,9 +203,10 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
         totals,
         parts: account(&pages),
         committed: figure(pages.committed_bytes),
-        resident: figure(pages.resident_bytes),
-        waste: figure(waste),
-        waste_share: units::percent(waste, pages.committed_bytes),
+        resident: about.resident,
+        whose: about.whose,
+        slots: figure(pages.rounding_bytes + pages.free_slot_bytes),
+        spare: figure(pages.tail_bytes + pages.retained_bytes),
         heads: heads(view),
         sites: report
             .leaks
@@ -156,9 +216,23 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
         dropped: report
             .processes
             .iter()
-            .map(|process| process.events_dropped)
+            .map(|process| words::lost(process).0)
             .sum(),
+        misuses: report.processes.iter().flat_map(misuses).collect(),
+        why_none: words::no_sites(report),
+        incomplete: report.processes.iter().map(words::incomplete_stacks).sum(),
     }
+}
+
+fn misuses(process: &Process) -> impl Iterator<Item = Misuse<'_>> {
+    process.misuse_reports.iter().map(move |report| Misuse {
+        owner: process,
+        what: words::misuse(report),
+        stacks: words::misuse_stacks(report)
+            .into_iter()
+            .map(|(what, stack)| (what, stack.iter().map(line).collect()))
+            .collect(),
+    })
 }
 
 fn title(process: &Process) -> Title<'_> {
@@ -202,6 +276,8 @@ fn sum<'a>(all: impl Iterator<Item = &'a Pages>) -> Pages {
         metadata_bytes: a.metadata_bytes + b.metadata_bytes,
         committed_bytes: a.committed_bytes + b.committed_bytes,
         resident_bytes: a.resident_bytes + b.resident_bytes,
+        resident_peak_bytes: a.resident_peak_bytes + b.resident_peak_bytes,
+        resident_last_bytes: a.resident_last_bytes + b.resident_last_bytes,
     })
 }
 
@@ -248,6 +324,18 @@ fn totals(report: &Report) -> Totals {
         anything_hidden: hidden.bytes > 0 || hidden.blocks > 0,
         live: figure(live.bytes),
         live_blocks: units::counted(live.blocks, "block"),
+        meaning: meaning(&report.processes),
+    }
+}
+
+fn meaning(processes: &[Process]) -> &'static str {
+    let ended = |process: &Process| process.state != State::Running;
+    if processes.iter().all(ended) {
+        "live at exit"
+    } else if processes.iter().any(ended) {
+        "live, or live at exit"
+    } else {
+        "live"
     }
 }
 
@@ -272,7 +360,9 @@ fn heads(view: &View) -> Vec<Head> {
 fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
     let short = |frame: &Frame| names::short(&words::clean(&frame.function));
     let place = |frame: &Frame| words::place(frame).unwrap_or_else(|| frame.module.clone());
-    let first = leak.stack.first();
+    let headline = headline::of(&leak.stack);
+    let first = headline.as_ref().map(|headline| headline.frame);
+    let outer = headline.as_ref().map_or(0, |headline| headline.index + 1);
     Site {
         leak,
         owner: words::process_of(report, leak),
@@ -280,10 +370,18 @@ fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
         share: (units::share(leak.bytes, live.max(1)) as u64).clamp(1, 100),
         blocks: units::count(leak.blocks),
         age: units::seconds(leak.oldest_seconds),
+        seen: words::first_seen(leak, words::process_of(report, leak)),
         total: figure(leak.total_bytes),
         title: first.map_or_else(|| "stack not known".to_owned(), short),
         place: first.map(place).unwrap_or_default(),
-        callers: leak.stack.iter().skip(1).take(CALLERS).map(short).collect(),
+        via: headline.as_ref().and_then(|headline| headline.via.clone()),
+        callers: leak
+            .stack
+            .iter()
+            .skip(outer)
+            .take(CALLERS)
+            .map(short)
+            .collect(),
         frames: leak.stack.iter().map(line).collect(),
         end: leak.incomplete.as_deref().map(words::incomplete),
     }
@@ -332,6 +430,46 @@ mod tests {
         let page = html("process=4711&limit=1");
         for needle in ["2,097,152 bytes", "1,179,648 bytes", "3,276,800 bytes"] {
             assert!(page.contains(needle), "{needle}");
+        }
+    }
+
+    // Goal: ended and running processes are not mixed in one account, nor called live alike.
+    // Method: the fixture whole, and each of its processes.
+    #[test]
+    fn ended_and_running_are_not_mixed() {
+        let both = html("");
+        for needle in [
+            "In RAM (resident): <strong>5.0 MiB</strong>",
+            "of 1 running, now",
+            "5,898,240 bytes",
+            "= live, or live at exit:",
+        ] {
+            assert!(both.contains(needle), "{needle}");
+        }
+        let dead = html("process=4712");
+        for needle in [
+            "not known: it ended before",
+            "at its end",
+            "= live at exit:",
+        ] {
+            assert!(dead.contains(needle), "{needle}");
+        }
+        assert!(
+            !dead.contains("0 B</strong> resident") && html("process=4711").contains("= live:")
+        );
+    }
+
+    // Goal: a misuse names its call, on the page and in the file. Method: the fixture's.
+    #[test]
+    fn misuse_names_its_call() {
+        for page in [html(""), standalone(&fixture::report())] {
+            for needle in [
+                "double free of 0x7f0000001040, 3 times",
+                "drop_node",
+                "zoo.c:77",
+            ] {
+                assert!(page.contains(needle), "{needle}");
+            }
         }
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod assets;
 pub(crate) mod bar;
 pub(crate) mod csv;
 pub(crate) mod folded;
+pub(crate) mod headline;
 pub(crate) mod leaks_page;
 pub(crate) mod names;
 pub(crate) mod overview_page;

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::books::report::{Leak, Process, Report};
+use crate::books::report::{Leak, MisuseReport, Process, Report};
 use crate::web::units;
 use crate::web::words::{self, clean};
+
+/// Frames shown of a call that misused the heap.
+const MISUSE_FRAMES: usize = 8;
 
 /// Processes, then sites.
 pub(crate) fn report(report: &Report) -> String {
@@ -25,6 +28,9 @@ pub(crate) fn report(report: &Report) -> String {
             units::bytes(bytes),
             units::counted(blocks, "block"),
         );
+    }
+    if report.leaks.is_empty() && !report.processes.is_empty() {
+        let _ = writeln!(out, "no sites: {}", words::no_sites(report));
     }
     for (i, leak) in report.leaks.iter().enumerate() {
         site_block(&mut out, report, i + 1, leak);
@@ -47,7 +53,26 @@ fn process_block(out: &mut String, process: &Process) {
     for (label, line) in facts(process) {
         let _ = writeln!(out, "  {label:<10} {line}");
     }
+    for report in &process.misuse_reports {
+        misuse_block(out, report);
+    }
     out.push('\n');
+}
+
+fn misuse_block(out: &mut String, report: &MisuseReport) {
+    let _ = writeln!(out, "  misuse: {}", clean(&words::misuse(report)));
+    for (what, stack) in words::misuse_stacks(report) {
+        for (i, frame) in stack.iter().take(MISUSE_FRAMES).enumerate() {
+            let label = if i == 0 { what } else { "" };
+            let place = words::full_place(frame);
+            let _ = writeln!(
+                out,
+                "    {label:<14} {}  {}",
+                clean(&frame.function),
+                clean(&place)
+            );
+        }
+    }
 }
 
 /// The lines under a process's name; the summary of `run` shows the same.
@@ -70,18 +95,40 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
         "total",
         format!("{}, {temporary} of them temporary", amount(process.total)),
     ));
+    facts.push(("resident", words::resident(process)));
     facts.push(("pages", pages(process)));
     facts.push(("syscalls", syscalls(process)));
-    if process.events_dropped > 0 {
-        facts.push(("dropped", tally(process.events_dropped, &process.drops)));
+    let (lost, reasons) = words::lost(process);
+    if lost > 0 {
+        facts.push(("dropped", tally(lost, &reasons)));
     }
-    if !process.misuse.is_empty() {
+    let incomplete = words::incomplete_stacks(process);
+    if incomplete > 0 {
+        let stacks = units::count(incomplete);
         facts.push((
-            "misuse",
-            tally(process.misuse.values().sum(), &process.misuse),
+            "incomplete",
+            format!("{stacks} stacks are known in part; their blocks are counted"),
         ));
     }
+    if !process.misuse.is_empty() {
+        let counts = tally(process.misuse.values().sum(), &process.misuse);
+        facts.push(("misuse", counts + &last_misuse(process)));
+    }
     facts
+}
+
+/// `; last called from drop_node  zoo.c:77`, when that is known.
+fn last_misuse(process: &Process) -> String {
+    let last = process.misuse_reports.last();
+    let Some(frame) = last.and_then(|report| report.call.first()) else {
+        return String::new();
+    };
+    let place = words::place(frame).unwrap_or_else(|| frame.module.clone());
+    format!(
+        "; last called from {}  {}",
+        clean(&frame.function),
+        clean(&place)
+    )
 }
 
 fn classes(process: &Process) -> String {
@@ -98,25 +145,32 @@ fn classes(process: &Process) -> String {
         .join(", ")
 }
 
+/// The page account: what takes RAM first, then address space that need not.
+/// Of an ended process, when most was seen live: at its end little is left to see.
 fn pages(process: &Process) -> String {
-    let pages = &process.pages;
-    let waste = words::waste_bytes(pages);
-    let parts: Vec<String> = words::page_parts(pages)
-        .iter()
-        .skip(1)
-        .filter(|(_, _, _, bytes)| *bytes > 0)
-        .map(|(_, label, _, bytes)| format!("{} {}", label.to_lowercase(), units::bytes(*bytes)))
-        .collect();
-    let why = if parts.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", parts.join(", "))
+    let (when, pages) = match (&process.pages_at_peak, process.exit) {
+        (Some(peak), Some(_)) => ("at the fullest sample: ", peak),
+        (None, Some(_)) => ("at exit: ", &process.pages),
+        (_, None) => ("", &process.pages),
     };
+    let parts = words::page_parts(pages);
+    let spare = |key: &str| words::SPARE.contains(&key);
+    let listed = |wanted: bool| {
+        let of = parts.iter().filter(|part| spare(part.0) == wanted);
+        of.filter(|part| part.3 > 0)
+            .map(|part| format!("{} {}", part.1.to_lowercase(), units::bytes(part.3)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let reserve: u64 = parts.iter().filter(|part| spare(part.0)).map(|p| p.3).sum();
+    if reserve == 0 {
+        return format!("{when}{}", listed(false));
+    }
     format!(
-        "{} committed, {} waste {}{why}",
-        units::bytes(pages.committed_bytes),
-        units::percent(waste, pages.committed_bytes),
-        units::bytes(waste),
+        "{when}{}; spare address space {} ({})",
+        listed(false),
+        units::bytes(reserve),
+        listed(true),
     )
 }
 
@@ -149,16 +203,17 @@ fn tally(sum: u64, reasons: &std::collections::BTreeMap<String, u64>) -> String 
 }
 
 fn site_block(out: &mut String, report: &Report, number: usize, leak: &Leak) {
-    let owner = words::process_of(report, leak)
+    let process = words::process_of(report, leak);
+    let owner = process
         .map(|p| format!("{}[{}]", clean(&p.name), p.pid))
         .unwrap_or_default();
     let _ = writeln!(
         out,
-        "\n{number:>4}. {} in {}, {}, seen {} ago, thread {}, {owner}, site {}",
+        "\n{number:>4}. {} in {}, {}, first seen {}, thread {}, {owner}, site {}",
         units::bytes(leak.bytes),
         units::counted(leak.blocks, "block"),
         clean(&leak.class),
-        units::seconds(leak.oldest_seconds),
+        words::first_seen(leak, process),
         clean(&leak.thread),
         clean(&leak.site),
     );
@@ -193,14 +248,52 @@ mod tests {
             "zoo (pid 4711, running, 3 min 11 s; exact mode, gpa heap",
             "worker (pid 4712, killed by SIGKILL",
             "definite 4.0 KiB in 1 block",
-            "5.6 MiB committed, 44 % waste 2.5 MiB",
+            "resident   5.0 MiB now, 5.5 MiB at the highest sample",
+            "pages      requested 3.1 MiB, rounding 256 KiB, free slots 1.0 MiB, metadata 512 KiB; \
+                spare address space 768 KiB (tails 128 KiB, retained 640 KiB)",
+            "pages      at exit: requested 4.0 KiB, free slots 60.0 KiB\n",
+            "first seen 1 min 23 s ago",
+            "first seen 1 min 23 s before the end",
             "node_new (inlined)  /home/ada/zoo/zoo.c:12",
             "the stack ends at code without unwind tables",
             "socket full 12",
-            "double free 1",
+            "misuse     3 (double free 3); last called from drop_node  zoo.c:77",
+            "misuse: double free of 0x7f0000001040, 3 times\n    called from    drop_node  /home/ada/zoo/zoo.c:77",
+            "allocated by   make_node  zoo",
         ] {
             assert!(text.contains(needle), "{needle} not in\n{text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    // Goal: a report without sites does not just end. Method: the fixture without its sites.
+    #[test]
+    fn a_report_without_sites_says_why() {
+        let mut report = fixture::report();
+        report.leaks.clear();
+        let text = super::report(&report);
+        assert!(
+            text.contains("\nno sites: 1,205 blocks live, but"),
+            "{text}"
+        );
+    }
+
+    // Goal: an ended process is judged by its fullest moment, not by what its end left.
+    // Method: a dead process with an account of its peak; an incomplete stack beside a drop.
+    #[test]
+    fn ended_processes_show_their_peak() {
+        let mut report = fixture::report();
+        let peak = report.processes[1].pages;
+        report.processes[0].pages_at_peak = Some(peak);
+        report.processes[1].drops.insert("unwind".into(), 1_468);
+        report.processes[1].events_dropped += 1_468;
+        let text = super::report(&report);
+        for needle in [
+            "pages      at the fullest sample: requested 3.1 MiB",
+            "dropped    12 (socket full 12)",
+            "incomplete 1,468 stacks are known in part",
+        ] {
+            assert!(text.contains(needle), "{needle} not in\n{text}");
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! Words for parts of a report, shared by the text and the pages.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use crate::books::report::{Exit, Frame, Leak, Pages, Process, Report, State};
+use crate::books::report::{Exit, Frame, Leak, MisuseReport, Pages, Process, Report, State};
+use crate::web::units;
+
+/// The drop reason of stacks that are known in part.
+const INCOMPLETE: &str = "unwind";
 
 /// The parts of the page account in the order they are drawn: key, label, what it is, bytes.
 pub(crate) fn page_parts(pages: &Pages) -> [(&'static str, &'static str, &'static str, u64); 6] {
@@ -22,19 +27,19 @@ pub(crate) fn page_parts(pages: &Pages) -> [(&'static str, &'static str, &'stati
         (
             "free",
             "Free slots",
-            "slots in use before, empty now, on pages that stay",
+            "carved, empty: slots without a live block, used before or never",
             pages.free_slot_bytes,
         ),
         (
             "tail",
             "Tails",
-            "ends of page runs and parts never handed out",
+            "ends of page runs and parts never carved: in RAM only where touched",
             pages.tail_bytes,
         ),
         (
             "retained",
             "Retained",
-            "whole slices kept for reuse",
+            "whole slices kept for reuse; given back to the kernel after a second",
             pages.retained_bytes,
         ),
         (
@@ -44,6 +49,91 @@ pub(crate) fn page_parts(pages: &Pages) -> [(&'static str, &'static str, &'stati
             pages.metadata_bytes,
         ),
     ]
+}
+
+/// Parts of the account that cost no memory until they are touched again.
+pub(crate) const SPARE: [&str; 2] = ["tail", "retained"];
+
+/// What of the heap was in RAM, as sampled: between two samples it may have been more.
+pub(crate) fn resident(process: &Process) -> String {
+    let pages = &process.pages;
+    let most = format!(
+        "{} at the highest sample",
+        units::bytes(pages.resident_peak_bytes)
+    );
+    match (process.state, pages.resident_peak_bytes) {
+        (State::Running, 0) => "not known: the kernel does not tell".to_owned(),
+        (State::Running, _) => format!("{} now, {most}", units::bytes(pages.resident_bytes)),
+        (_, 0) => "not known: it ended before it could be looked at".to_owned(),
+        _ => format!(
+            "{most}, {} at the last",
+            units::bytes(pages.resident_last_bytes)
+        ),
+    }
+}
+
+/// Why a report has no site, in a sentence's end; for a report without any.
+pub(crate) fn no_sites(report: &Report) -> String {
+    let blocks: u64 = report
+        .processes
+        .iter()
+        .map(|process| process.live.blocks)
+        .sum();
+    let count = |process: &Process| process.mode == "count";
+    if blocks == 0 {
+        return "every block was freed".to_owned();
+    }
+    if report.processes.iter().all(count) {
+        return "count mode records totals only; run it with --mode exact for stacks".to_owned();
+    }
+    format!(
+        "{} live, but the filters let no site through (without a reachability check each is of class live)",
+        units::counted(blocks, "block")
+    )
+}
+
+/// When a stack was first seen: `2.0 s ago`, or for a process that ended `2.0 s before the end`.
+pub(crate) fn first_seen(leak: &Leak, process: Option<&Process>) -> String {
+    let age = units::seconds(leak.oldest_seconds);
+    if process.is_none_or(|process| process.state == State::Running) {
+        return format!("{age} ago");
+    }
+    format!("{age} before the end")
+}
+
+/// `double free of 0x1040, 3 times`.
+pub(crate) fn misuse(report: &MisuseReport) -> String {
+    let times = match report.count {
+        0 | 1 => String::new(),
+        count => format!(", {} times", units::count(count)),
+    };
+    let kind = report.kind.replace('_', " ");
+    format!("{kind} of {}{times}", report.address)
+}
+
+/// The stacks of a misuse that are known, with what each is.
+pub(crate) fn misuse_stacks(report: &MisuseReport) -> Vec<(&'static str, &[Frame])> {
+    let all = [
+        ("called from", &report.call),
+        ("allocated by", &report.allocated),
+        ("freed first by", &report.freed),
+    ];
+    all.into_iter()
+        .filter(|(_, stack)| !stack.is_empty())
+        .map(|(what, stack)| (what, &stack[..]))
+        .collect()
+}
+
+/// Blocks whose stack is known in part, and what was not recorded at all.
+pub(crate) fn incomplete_stacks(process: &Process) -> u64 {
+    process.drops.get(INCOMPLETE).copied().unwrap_or(0)
+}
+
+/// What was not recorded, by reason; incomplete stacks are recorded.
+pub(crate) fn lost(process: &Process) -> (u64, BTreeMap<String, u64>) {
+    let mut reasons = process.drops.clone();
+    let incomplete = reasons.remove(INCOMPLETE).unwrap_or(0);
+    (process.events_dropped.saturating_sub(incomplete), reasons)
 }
 
 /// Committed bytes that hold no requested byte.
@@ -186,6 +276,55 @@ mod tests {
         assert_eq!(full_place(&report.leaks[0].stack[3]), "libc.so.6");
         assert_eq!(class(&report.processes[0], "definite"), Some((4096, 1)));
         assert_eq!(class(&report.processes[1], "definite"), None);
+    }
+
+    // Goal: what was seen before an end is not called "ago"; RAM of an ended process is not 0.
+    // Method: the fixture's dead and running process.
+    #[test]
+    fn ended_processes_are_spoken_of_as_ended() {
+        let mut report = fixture::report();
+        let (dead, zoo) = (&report.processes[0], &report.processes[1]);
+        assert_eq!(
+            first_seen(&report.leaks[3], Some(dead)),
+            "1 min 23 s before the end"
+        );
+        assert_eq!(first_seen(&report.leaks[0], Some(zoo)), "1 min 23 s ago");
+        assert_eq!(resident(zoo), "5.0 MiB now, 5.5 MiB at the highest sample");
+        assert_eq!(
+            resident(dead),
+            "not known: it ended before it could be looked at"
+        );
+        report.processes[0].pages.resident_peak_bytes = 65_536;
+        assert_eq!(
+            resident(&report.processes[0]),
+            "64.0 KiB at the highest sample, 0 B at the last"
+        );
+    }
+
+    // Goal: an empty list says why it is empty. Method: each reason.
+    #[test]
+    fn an_empty_list_has_a_reason() {
+        let mut report = fixture::report();
+        assert!(no_sites(&report).contains("1,205 blocks live, but the filters"));
+        for process in &mut report.processes {
+            process.mode = "count".to_owned();
+        }
+        assert!(no_sites(&report).contains("--mode exact"));
+        for process in &mut report.processes {
+            process.live = crate::books::report::Amount::default();
+        }
+        assert_eq!(no_sites(&report), "every block was freed");
+    }
+
+    // Goal: a stack known in part is no lost event. Method: two reasons.
+    #[test]
+    fn incomplete_stacks_are_not_lost() {
+        let mut zoo = fixture::report().processes.remove(1);
+        zoo.drops.insert("unwind".into(), 1_468);
+        zoo.events_dropped += 1_468;
+        assert_eq!(incomplete_stacks(&zoo), 1_468);
+        let (sum, reasons) = lost(&zoo);
+        assert_eq!((sum, reasons.len(), reasons["socket_full"]), (12, 1, 12));
     }
 
     // Goal: no escape sequence reaches a terminal. Method: the hostile name.
