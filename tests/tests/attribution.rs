@@ -148,18 +148,21 @@ fn stress_balances() {
 #[test]
 fn misuse() {
     let kinds = [
-        ("double", "double_free"),
-        ("interior", "invalid_free"),
-        ("stack", "foreign_free"),
-        ("wild", "foreign_free"),
+        ("double", "double_free", "free_twice"),
+        ("interior", "invalid_free", "free_inside"),
+        ("stack", "foreign_free", "free_stack"),
+        ("wild", "foreign_free", "free_wild"),
     ];
-    for (what, kind) in kinds {
+    for (what, kind, function) in kinds {
         let daemon = Daemon::start();
         let job = Job::new(program("misuse.c")).arg(what);
         daemon.preload("exact").apply(job).run().ok();
         let view = daemon.settled("misuse");
         let misuse = &view.process("misuse")["misuse"];
         assert_eq!(misuse[kind], 1, "{what}: {misuse:#}");
+        let told = &view.process("misuse")["misuse_reports"][0];
+        let caller = &told["call"][0]["function"];
+        assert_eq!((&told["kind"], caller), (&kind.into(), &function.into()));
         let labels = [("process", "misuse"), ("kind", kind)];
         let counted = daemon.metrics().sum("pageshim_misuse_total", &labels);
         assert!((counted - 1.0).abs() < 0.5, "{what}: {counted}");

@@ -66,7 +66,12 @@ async fn end_of(record: &Record, generation: u64, pidfd: Option<&AsyncFd<OwnedFd
     if let Some(end) = own_word(record) {
         return Some(end);
     }
-    let wait = if pidfd.is_some() { GRACE } else { GRACE_BLIND };
+    let wait = match pidfd {
+        Some(_) => GRACE,
+        // It was gone, and waited for, before a handle could be had.
+        None if procfs::is_gone(record.peer_pid) => Duration::ZERO,
+        None => GRACE_BLIND,
+    };
     let gone = tokio::select! {
         () = ended(pidfd) => true,
         () = tokio::time::sleep(wait) => pidfd.is_none(),

@@ -37,6 +37,12 @@ fn range(line: &str) -> Option<(u64, u64)> {
     Some((hex(from)?, hex(to)?))
 }
 
+/// Whether no process has this id any more; false when ids cannot be compared.
+pub fn is_gone(pid: u32) -> bool {
+    let own = std::path::Path::new("/proc/self").exists();
+    pid != 0 && own && !std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
 /// Whether a process still has its heap: anonymous memory at the base of the
 /// reserve. False only when the kernel shows its mappings and that is not among
 /// them: it has called exec.
@@ -80,6 +86,7 @@ mod tests {
             Some(24 * 1024),
             "merged with a neighbour"
         );
+        assert!(is_gone(u32::MAX) && !is_gone(std::process::id()) && !is_gone(0));
         assert!(has_heap(0, 1));
         assert!(!has_heap(std::process::id(), 1));
         assert!(is_anonymous_at("5000-6000 ---p 00000000 00:00 0", 0x5000));
