@@ -8,8 +8,8 @@
 //! exact, and the site comes with it.
 //!
 //! # Design
-//! One entry for each value of a small hash of the leaf's sp and pc; the newest
-//! wins. Stacks with irregular frames or too many words are not kept. An entry is
+//! One entry for each value of a small hash of the leaf's sp and pc; the one
+//! that missed it twice in a row wins, so stacks seen once cost no copy. Stacks with irregular frames or too many words are not kept. An entry is
 //! 17 cache lines long so that entries do not compete for the same sets.
 //!
 //! # Invariants
@@ -39,6 +39,8 @@ pub(crate) struct Head {
     pub(crate) needs_bp: u16,
     /// Words in use: a key for each frame but the leaf, root first, then checks.
     pub(crate) used: u16,
+    /// Of the stack that would have been kept here last.
+    pub(crate) candidate: u32,
 }
 
 /// One stack.
@@ -79,7 +81,9 @@ impl Recent {
     /// they do not fit.
     pub(crate) fn keep(&mut self, head: Head, keys: &[Word], checks: &[Word]) {
         let used = keys.len() + checks.len();
-        if used > Self::WORDS {
+        let candidate = head.hash as u32;
+        if used > Self::WORDS || self.head.candidate != candidate {
+            self.head.candidate = candidate;
             return;
         }
         self.head.epoch = 0; // one cut short here leaves no entry (L1)
@@ -91,6 +95,7 @@ impl Recent {
             epoch: 0,
             depth: keys.len() as u16 + 1,
             used: used as u16,
+            candidate,
             ..head
         };
         compiler_fence(Ordering::SeqCst);
