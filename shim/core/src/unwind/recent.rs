@@ -9,7 +9,7 @@
 //!
 //! # Design
 //! One entry for each value of a small hash of the leaf's sp and pc; the one
-//! that missed it twice in a row wins, so stacks seen once cost no copy. Stacks with irregular frames or too many words are not kept. An entry is
+//! that missed it twice in a row, or the eighth, wins, so stacks seen once cost no copy. Stacks with irregular frames or too many words are not kept. An entry is
 //! 17 cache lines long so that entries do not compete for the same sets.
 //!
 //! # Invariants
@@ -47,12 +47,15 @@ pub(crate) struct Head {
 #[repr(C, align(64))]
 pub(crate) struct Recent {
     pub(crate) head: Head,
+    /// Stacks that were not kept here since one was.
+    strikes: u64,
     pub(crate) words: [Word; Self::WORDS],
 }
 
 impl Recent {
     pub(crate) const COUNT: usize = 64;
-    const WORDS: usize = 64;
+    const WORDS: usize = 63;
+    const STRIKES: u64 = 8;
 
     /// Where the stack of a leaf belongs.
     #[inline(always)]
@@ -82,10 +85,15 @@ impl Recent {
     pub(crate) fn keep(&mut self, head: Head, keys: &[Word], checks: &[Word]) {
         let used = keys.len() + checks.len();
         let candidate = head.hash as u32;
-        if used > Self::WORDS || self.head.candidate != candidate {
-            self.head.candidate = candidate;
+        let (taken, again) = (
+            self.head.epoch == head.epoch,
+            self.head.candidate == candidate,
+        );
+        if used > Self::WORDS || taken && !again && self.strikes < Self::STRIKES {
+            (self.head.candidate, self.strikes) = (candidate, self.strikes + 1);
             return;
         }
+        self.strikes = 0;
         self.head.epoch = 0; // one cut short here leaves no entry (L1)
         compiler_fence(Ordering::SeqCst);
         let (to_keys, to_checks) = self.words.split_at_mut(keys.len());
