@@ -39,6 +39,34 @@ fn depths_agree_with_libgcc() {
     assert!(probe().reused > 240, "the memo must have been of use");
 }
 
+// Goal: stacks that take turns are found again whole, and one whose leaf is the
+// same but not its callers is not taken for the other. Method: two leaves under
+// two callers in turn, each capture compared with a plain unwind and libgcc.
+#[test]
+fn stacks_in_turn_are_found_again() {
+    #[inline(never)]
+    fn under<const CALLER: usize>(leaf: fn()) {
+        let frame = black_box([CALLER; 4]);
+        leaf();
+        black_box(frame);
+    }
+    fn leaf<const WORDS: usize>() {
+        let frame = black_box([WORDS; WORDS]);
+        check_complete(ptr::null_mut());
+        black_box(frame);
+    }
+    for round in 0..8 {
+        let before = probe().hits;
+        for n in 0..black_box(6) {
+            under::<1>(if n % 2 == 0 { leaf::<1> } else { leaf::<20> });
+        }
+        let hits = probe().hits - before;
+        assert!(round == 0 || hits >= 2, "round {round}: {hits} of 6");
+        under::<2>(leaf::<1>);
+        under::<1>(leaf::<1>);
+    }
+}
+
 extern "C" fn compare(a: *const c_void, b: *const c_void) -> c_int {
     check_complete(ptr::null_mut());
     let (a, b) = unsafe { (*a.cast::<i32>(), *b.cast::<i32>()) };

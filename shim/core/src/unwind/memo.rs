@@ -216,6 +216,7 @@ impl Memo {
             depth: 0,
             needs_bp: u16::from(frame.needs_bp()),
             used: 0,
+            candidate: 0,
         };
         let checks = self.checks.get(..frame.checks()).unwrap_or(&[]);
         let keys = self.keys.get(..at).unwrap_or(&[]);

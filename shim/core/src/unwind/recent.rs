@@ -8,8 +8,8 @@
 //! exact, and the site comes with it.
 //!
 //! # Design
-//! One entry for each value of a small hash of the leaf's sp and pc; the newest
-//! wins. Stacks with irregular frames or too many words are not kept. An entry is
+//! One entry for each value of a small hash of the leaf's sp and pc; the one
+//! that missed it twice in a row, or the eighth, wins, so stacks seen once cost no copy. Stacks with irregular frames or too many words are not kept. An entry is
 //! 17 cache lines long so that entries do not compete for the same sets.
 //!
 //! # Invariants
@@ -39,18 +39,23 @@ pub(crate) struct Head {
     pub(crate) needs_bp: u16,
     /// Words in use: a key for each frame but the leaf, root first, then checks.
     pub(crate) used: u16,
+    /// Of the stack that would have been kept here last.
+    pub(crate) candidate: u32,
 }
 
 /// One stack.
 #[repr(C, align(64))]
 pub(crate) struct Recent {
     pub(crate) head: Head,
+    /// Stacks that were not kept here since one was.
+    strikes: u64,
     pub(crate) words: [Word; Self::WORDS],
 }
 
 impl Recent {
     pub(crate) const COUNT: usize = 64;
-    const WORDS: usize = 64;
+    const WORDS: usize = 63;
+    const STRIKES: u64 = 8;
 
     /// Where the stack of a leaf belongs.
     #[inline(always)]
@@ -79,9 +84,16 @@ impl Recent {
     /// they do not fit.
     pub(crate) fn keep(&mut self, head: Head, keys: &[Word], checks: &[Word]) {
         let used = keys.len() + checks.len();
-        if used > Self::WORDS {
+        let candidate = head.hash as u32;
+        let (taken, again) = (
+            self.head.epoch == head.epoch,
+            self.head.candidate == candidate,
+        );
+        if used > Self::WORDS || taken && !again && self.strikes < Self::STRIKES {
+            (self.head.candidate, self.strikes) = (candidate, self.strikes + 1);
             return;
         }
+        self.strikes = 0;
         self.head.epoch = 0; // one cut short here leaves no entry (L1)
         compiler_fence(Ordering::SeqCst);
         let (to_keys, to_checks) = self.words.split_at_mut(keys.len());
@@ -91,6 +103,7 @@ impl Recent {
             epoch: 0,
             depth: keys.len() as u16 + 1,
             used: used as u16,
+            candidate,
             ..head
         };
         compiler_fence(Ordering::SeqCst);
