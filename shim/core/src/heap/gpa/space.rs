@@ -233,9 +233,7 @@ impl Space {
         let skipped = first - inner.next;
         if skipped > 0 {
             let from = inner.next;
-            self.page(from).dirty.set(false);
-            self.page(from).freed_at_ms.set(SETTLED);
-            inner.insert(self, from, skipped);
+            self.list(&mut inner, from, skipped, false, SETTLED);
         }
         self.advance(&mut inner, end);
         Some(self.begin(first, slices, true))
