@@ -73,7 +73,7 @@ fn boot() {
     if !make_state(&config, 0) {
         let _ = sys::write(
             2,
-            b"pageshim: this process's limits (RLIMIT_FSIZE, RLIMIT_AS) leave no room for shared state; it runs unprofiled\n",
+            b"pageshim: this process's limits (RLIMIT_FSIZE, RLIMIT_AS) or system call filter leave no room for shared state; it runs unprofiled\n",
         );
         return;
     }

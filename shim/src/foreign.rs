@@ -32,32 +32,52 @@ fn next(cache: &AtomicPtr<c_void>, name: &CStr) -> Option<*mut c_void> {
 }
 
 /// True for addresses no allocator hands out: this stack, or a loaded file.
-fn is_never_a_block(address: usize, call: &Call) -> bool {
+fn is_never_a_block(address: usize, sp: u64) -> bool {
     const STACK_REACH: u64 = 8 << 20;
     let at = address as u64;
-    let on_stack = at.abs_diff(call.regs.sp) < STACK_REACH && at >= call.regs.sp - 4096;
+    let on_stack = at.abs_diff(sp) < STACK_REACH && at >= sp - 4096;
     on_stack || find_module(at).is_some() || !looks_like_a_chunk(address)
 }
 
-/// True when the word before `address` could be the size of a glibc chunk.
-fn looks_like_a_chunk(address: usize) -> bool {
-    const SMALLEST: usize = 32;
-    let Some(size_at) = address.checked_sub(size_of::<usize>()) else {
-        return false;
-    };
-    if !address.is_multiple_of(16) || !sys::is_mapped(size_at) {
-        return false;
+/// A word of memory that may not be there.
+fn probe(at: usize) -> Option<usize> {
+    const WORD: usize = size_of::<usize>();
+    if !at.is_multiple_of(WORD) || !sys::is_mapped(at) {
+        return None;
     }
     // SAFETY: mapped, and aligned; memory that no program can read is not what a
     // pointer that was ever written through points at.
-    let size = unsafe { ptr::with_exposed_provenance::<usize>(size_at).read() } & !7;
-    (SMALLEST..1 << 47).contains(&size) && size.is_multiple_of(16)
+    Some(unsafe { ptr::with_exposed_provenance::<usize>(at).read() })
+}
+
+/// True when a glibc chunk in use could begin 16 bytes before `address`: its size is
+/// one, and where it ends the next chunk says so, or it fills a mapping of its own.
+fn looks_like_a_chunk(address: usize) -> bool {
+    const SMALLEST: usize = 32;
+    const IN_USE: usize = 1;
+    const MAPPED: usize = 2;
+    const FLAGS: usize = 7;
+    let Some(chunk) = address.checked_sub(16).filter(|at| at % 16 == 0) else {
+        return false;
+    };
+    let (Some(before), Some(word)) = (probe(chunk), probe(chunk + 8)) else {
+        return false;
+    };
+    let size = word & !FLAGS;
+    if !(SMALLEST..1 << 47).contains(&size) || size % 16 != 0 {
+        return false;
+    }
+    let whole = |at: usize| at.is_multiple_of(pageshim_core::OS_PAGE_BYTES);
+    if word & MAPPED != 0 {
+        return whole(chunk.wrapping_sub(before)) && whole(size.wrapping_add(before));
+    }
+    probe(chunk + size + 8).is_some_and(|next| next & IN_USE != 0 && next & !FLAGS >= 16)
 }
 
 /// Frees a block of the next allocator, or reports what is none.
 #[cold]
 pub(crate) fn free(thread: &'static Thread, address: usize, call: &Call) {
-    if is_never_a_block(address, call) {
+    if is_never_a_block(address, call.regs.sp) {
         misuse::report(thread, Misuse::ForeignFree, address, 0, call);
         return;
     }
@@ -73,7 +93,8 @@ pub(crate) fn free(thread: &'static Thread, address: usize, call: &Call) {
 /// Usable bytes as the next allocator sees them; 0 when there is none to ask.
 #[cold]
 pub(crate) fn usable(address: usize) -> usize {
-    if find_module(address as u64).is_some() || !looks_like_a_chunk(address) {
+    let here = 0u8;
+    if is_never_a_block(address, ptr::from_ref(&here).addr() as u64) {
         return 0;
     }
     match next(&NEXT_USABLE, c"malloc_usable_size") {
@@ -86,12 +107,16 @@ pub(crate) fn usable(address: usize) -> usize {
     }
 }
 
-/// Moves a foreign block into our heap.
+/// Moves a foreign block into our heap; null, and a report, for what is no block.
 #[cold]
 pub(crate) fn reallocate(address: usize, requested: usize, call: &Call) -> *mut u8 {
     let held = usable(address);
+    if held == 0 {
+        serve::misused(Misuse::ForeignFree, address, call);
+        return ptr::null_mut();
+    }
     let taken = serve::allocate(requested, 16, call);
-    if !taken.pointer.is_null() && held > 0 {
+    if !taken.pointer.is_null() {
         let old = ptr::with_exposed_provenance::<u8>(address);
         // SAFETY: both are live blocks of at least that many bytes.
         unsafe { ptr::copy_nonoverlapping(old, taken.pointer, held.min(requested)) };

@@ -1,6 +1,8 @@
 //! Misuse by the host: reported with the stacks we know, then survived.
 #![allow(unsafe_code)]
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use pageshim_core::sys;
 use pageshim_wire::frame::Kind;
 use pageshim_wire::process::{MISUSE_NAMES, Misuse};
@@ -10,7 +12,8 @@ use crate::thread::Thread;
 use crate::world::STATE;
 use crate::{config, link};
 
-const LINES_MAX: u64 = 10;
+const LINES_MAX: u32 = 10;
+static LINES: [AtomicU32; MISUSE_NAMES.len()] = [const { AtomicU32::new(0) }; MISUSE_NAMES.len()];
 
 /// Counts, streams and (a few times) prints one misuse.
 #[cold]
@@ -31,8 +34,8 @@ pub(crate) fn report(
         u64::from(site),
     ];
     link::send_words(Kind::Misuse, &words);
-    let index = pageshim_wire::process::word::MISUSE + kind as usize;
-    if STATE.get(index) > LINES_MAX {
+    // Counted here too: without a state (mode off) nothing else does.
+    if LINES[kind as usize].fetch_add(1, Ordering::Relaxed) >= LINES_MAX {
         return;
     }
     let mut line = config::Line::new();

@@ -328,6 +328,25 @@ struct Found {
     usable: usize,
 }
 
+impl Found {
+    fn is_live(&self, address: usize) -> bool {
+        match self.page.record(self.slot) {
+            Some(word) => word.load(Ordering::Relaxed) != 0,
+            None if self.page.is_single() => true,
+            None => !Block::from_address(address).is_some_and(Block::is_marked_free),
+        }
+    }
+}
+
+/// Reports a misuse met outside of [`give`].
+pub(crate) fn misused(kind: Misuse, address: usize, call: &Call) {
+    if let Some(thread) = tls::get().or_else(thread::attach)
+        && let Some(_inside) = thread.enter()
+    {
+        misuse::report(thread, kind, address, 0, call);
+    }
+}
+
 fn find(address: usize) -> Option<Found> {
     let page = match SPACES.page_of(address) {
         Some(page) => SPACES.head_of(page, address),
@@ -343,7 +362,10 @@ fn find(address: usize) -> Option<Found> {
 
 /// Bytes the caller may use of a block; `None` when it is not ours.
 pub(crate) fn usable(address: usize) -> Option<usize> {
-    find(address).map(|found| found.usable)
+    match find(address) {
+        Some(found) => Some(found.usable),
+        None => SPACES.page_of(address).map(|_| 0),
+    }
 }
 
 /// Resizes a block: in place when it fits and is not far too large, else by
@@ -354,8 +376,16 @@ pub(crate) fn reallocate(address: usize, requested: usize, call: &Call) -> *mut 
         return ptr::null_mut();
     }
     let Some(found) = find(address) else {
-        return foreign::reallocate(address, requested, call);
+        if SPACES.page_of(address).is_none() {
+            return foreign::reallocate(address, requested, call);
+        }
+        misused(Misuse::InvalidFree, address, call);
+        return ptr::null_mut();
     };
+    if !found.is_live(address) {
+        misused(Misuse::DoubleFree, address, call);
+        return ptr::null_mut();
+    }
     if SPACES.page_of(address).is_some()
         && let Some(thread) = tls::get().or_else(thread::attach)
         && let Some(_inside) = thread.enter()
@@ -389,14 +419,8 @@ fn resize(
     let page = found.page;
     let old = page
         .record(found.slot)
-        .map(|word| Record::unpack(word.load(Ordering::Relaxed)));
-    if old == Some(None) {
-        misuse::report(thread, Misuse::DoubleFree, address, 0, call);
-        return false;
-    }
-    let old_entry = old
-        .flatten()
-        .map(|record| (record, found.usable.saturating_sub(record.slack)));
+        .and_then(|word| Record::unpack(word.load(Ordering::Relaxed)));
+    let old_entry = old.map(|record| (record, found.usable.saturating_sub(record.slack)));
     let fits = if page.is_single() {
         requested > SLOT_MAX && thread.heap().resize_single(page, requested)
     } else {

@@ -181,6 +181,14 @@ impl Heap {
         self.spaces
     }
 
+    /// A class's first and last page in the queue, and the first full one.
+    #[cfg(test)]
+    pub(super) fn lists(&self, class: usize) -> (*const Page, *const Page, *const Page) {
+        let bin = &self.bins[class];
+        let first = page_at(bin.last.get()).map_or(ptr::null(), |_| bin.first.get());
+        (first, bin.last.get(), bin.full.get())
+    }
+
     /// Who holds it.
     pub fn state(&self) -> u32 {
         self.state.load(Ordering::Acquire)

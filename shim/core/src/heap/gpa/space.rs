@@ -143,7 +143,7 @@ impl Space {
     /// Reserves `span` bytes of slices (a power of two, at least 1 MiB) and what
     /// belongs to them. False when the kernel refuses or it was done before.
     pub fn reserve(&self, span: usize) -> bool {
-        let _inner = self.inner.lock();
+        let mut inner = self.inner.lock();
         if self.span.load(Ordering::Relaxed) != 0 {
             return false;
         }
@@ -159,6 +159,9 @@ impl Space {
         self.records.store(base - records, Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
         self.span.store(span, Ordering::Release);
+        // The first step now: it splits mappings, which a process with as many as
+        // the kernel allows could not do later; further steps only move the border.
+        let _ = self.grow(&mut inner, 1);
         true
     }
 
@@ -232,9 +235,7 @@ impl Space {
         let skipped = first - inner.next;
         if skipped > 0 {
             let from = inner.next;
-            self.page(from).dirty.set(false);
-            self.page(from).freed_at_ms.set(SETTLED);
-            inner.insert(self, from, skipped);
+            self.list(&mut inner, from, skipped, false, SETTLED);
         }
         self.advance(&mut inner, end);
         Some(self.begin(first, slices, true))
