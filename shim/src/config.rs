@@ -143,7 +143,7 @@ impl Config {
                 None => complain(
                     name,
                     value,
-                    b"gpa, page, arena or fixed:SIZE (as fixed:64MiB); using gpa",
+                    b"gpa, debug, page, arena or fixed:SIZE (as fixed:64MiB); using gpa",
                 ),
             },
             b"PAGESHIM_DEPTH" if !value.is_empty() => match number(value) {
@@ -186,6 +186,7 @@ fn heap(value: &[u8]) -> Option<(Heap, usize)> {
         b"" | b"gpa" => (Heap::Gpa, 0),
         b"page" => (Heap::Page, 0),
         b"arena" => (Heap::Arena, 0),
+        b"debug" => (Heap::Debug, 0),
         _ => (Heap::Fixed, size(value.strip_prefix(b"fixed:")?)?),
     })
 }

@@ -4,6 +4,7 @@ use pageshim_core::sys;
 
 const PAGE_SPAN: u64 = 64 << 30;
 const ARENA_SPAN: u64 = 1 << 40;
+const DEBUG_SPAN: u64 = 1 << 42;
 const SPAN_MIN: u64 = 4 << 20;
 /// What the kernel allows when it cannot be asked.
 const MAPPINGS_USUAL: usize = 65_530;
@@ -27,6 +28,11 @@ pub(super) fn page_span() -> usize {
 /// Addresses for the arena.
 pub(super) fn arena_span() -> usize {
     span(ARENA_SPAN)
+}
+
+/// Addresses for the debug heap.
+pub(super) fn debug_span() -> usize {
+    span(DEBUG_SPAN)
 }
 
 /// Mappings that blocks may be: four fifths of what the kernel allows.

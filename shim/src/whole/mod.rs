@@ -18,7 +18,7 @@ use pageshim_core::heap::gpa::classes::{ALIGN, SINGLETON};
 use pageshim_core::records::Record;
 use pageshim_core::sys;
 use pageshim_core::track::Entry;
-use pageshim_core::whole::{Block, Bump, Found, PageHeap};
+use pageshim_core::whole::{Block, Bump, Debug, Family, Found, PageHeap, Past, Stale};
 use pageshim_wire::process::{Heap, Misuse};
 use pageshim_wire::thread::{Api, word};
 
@@ -27,7 +27,10 @@ use crate::thread::{RECORDING, TRACING, Thread};
 use crate::world::{PAGES, STATE};
 use crate::{misuse, thread, tls, trace};
 
+mod checks;
 mod limits;
+
+pub(crate) use checks::{Claim, at_exit, check, checks, mark_array};
 
 static CHOSEN: AtomicU8 = AtomicU8::new(Heap::Gpa as u8);
 static BASE: AtomicUsize = AtomicUsize::new(0);
@@ -36,6 +39,7 @@ static WARNED: AtomicBool = AtomicBool::new(false);
 
 static PAGE: PageHeap = PageHeap::new(PAGES);
 static BUMP: Bump = Bump::new(PAGES);
+static DEBUG: Debug = Debug::new(PAGES);
 
 /// Reserves the heap asked for; answers it, or the general purpose one with a
 /// line on stderr when its addresses are refused. While booting.
@@ -44,7 +48,8 @@ pub(crate) fn start(asked: Heap, fixed_bytes: usize) -> Heap {
         Heap::Page => PAGE.reserve(limits::page_span(), limits::mappings_max()),
         Heap::Arena => BUMP.reserve(limits::arena_span()),
         Heap::Fixed => BUMP.reserve(fixed_bytes),
-        _ => return Heap::Gpa,
+        Heap::Debug => DEBUG.reserve(limits::debug_span()),
+        Heap::Gpa => return Heap::Gpa,
     };
     if !started {
         let _ = sys::write(
@@ -55,6 +60,7 @@ pub(crate) fn start(asked: Heap, fixed_bytes: usize) -> Heap {
     }
     let (base, span) = match asked {
         Heap::Page => PAGE.range(),
+        Heap::Debug => DEBUG.range(),
         _ => BUMP.range(),
     };
     BASE.store(base, Ordering::Relaxed);
@@ -86,13 +92,22 @@ pub(crate) fn holds(address: usize) -> bool {
 fn find(address: usize) -> Found {
     match chosen() {
         Heap::Page => PAGE.find(address),
+        Heap::Debug => DEBUG.find(address),
         _ => BUMP.find(address),
+    }
+}
+
+/// What the debug heap knows of a live block.
+fn usable_past(address: usize) -> Option<Past> {
+    match DEBUG.find(address) {
+        Found::Live(_) => DEBUG.past(address),
+        _ => None,
     }
 }
 
 /// True when a free of this address can be put off: its first bytes may be written.
 pub(crate) fn may_put_off(address: usize) -> bool {
-    holds(address) && matches!(find(address), Found::Live(_))
+    holds(address) && usable(address) >= size_of::<usize>()
 }
 
 /// Bytes usable of a block; 0 for what is none.
@@ -115,6 +130,16 @@ pub(crate) fn take(
         Heap::Page => PAGE
             .take(requested, align)
             .or_else(|| fall_back(requested))?,
+        Heap::Debug => {
+            let family = match call.api {
+                Api::New => Family::New,
+                _ => Family::Malloc,
+            };
+            let mut stale = Stale::default();
+            let block = DEBUG.take(requested, align, family, &mut stale);
+            checks::report_stale(thread, &stale, call);
+            block.or_else(|| fall_back(requested))?
+        }
         _ => match BUMP.take(requested, align) {
             Some(block) => block,
             None => return Some(NOTHING),
@@ -132,10 +157,11 @@ pub(crate) fn take(
 #[cold]
 fn fall_back(requested: usize) -> Option<Block> {
     if requested < SPAN.load(Ordering::Relaxed) && !WARNED.swap(true, Ordering::Relaxed) {
-        let _ = sys::write(
-            2,
-            b"pageshim: too many blocks for PAGESHIM_HEAP=page (see vm.max_map_count); further ones come from gpa\n",
-        );
+        let line: &[u8] = match chosen() {
+            Heap::Page => b"pageshim: too many blocks for PAGESHIM_HEAP=page (see vm.max_map_count); further ones come from gpa\n",
+            _ => b"pageshim: PAGESHIM_HEAP=debug has no addresses or memory left; further blocks come from gpa, unchecked\n",
+        };
+        let _ = sys::write(2, line);
     }
     None
 }
@@ -199,7 +225,12 @@ fn seize(thread: &'static Thread, address: usize, call: &Call) -> Option<(Block,
         Found::Freed => Misuse::DoubleFree,
         Found::Nothing => Misuse::InvalidFree,
     };
-    misuse::report(thread, kind, address, 0, call);
+    let past = match chosen() {
+        Heap::Debug => DEBUG.past(address),
+        _ => None,
+    };
+    let sites = past.map_or((0, 0), |past| (past.born, past.freed));
+    misuse::report_past(thread, kind, address, sites, call);
     None
 }
 
@@ -211,6 +242,7 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
     count_free(thread, &block, &record);
     match chosen() {
         Heap::Page => PAGE.give(address),
+        Heap::Debug => checks::give(thread, address, record.site, call),
         _ => BUMP.give(address),
     }
 }
@@ -252,6 +284,7 @@ fn resize(
     let (old, record) = seize(thread, address, call)?;
     let resized = match chosen() {
         Heap::Page => PAGE.resize(address, requested),
+        Heap::Debug => None,
         _ => BUMP.resize(address, requested),
     };
     let Some(new) = resized else {
@@ -276,6 +309,7 @@ pub(crate) fn each_live(mut visit: impl FnMut(u32, u64)) {
     match chosen() {
         Heap::Gpa => {}
         Heap::Page => PAGE.each_live(&mut visit),
+        Heap::Debug => DEBUG.each_live(&mut visit),
         _ => BUMP.each_live(&mut visit),
     }
 }
@@ -284,6 +318,7 @@ pub(crate) fn each_live(mut visit: impl FnMut(u32, u64)) {
 pub(crate) fn hold() {
     PAGE.hold();
     BUMP.hold();
+    DEBUG.hold();
 }
 
 /// Opens them again.
@@ -293,6 +328,7 @@ pub(crate) fn hold() {
 pub(crate) unsafe fn release() {
     // SAFETY: the caller's duty.
     unsafe {
+        DEBUG.release();
         BUMP.release();
         PAGE.release();
     }

@@ -10,9 +10,11 @@
 //! Any thread may call anything; short locks inside.
 
 mod bump;
+mod debug;
 mod pages;
 
 pub use bump::Bump;
+pub use debug::{Debug, Family, Past, Stale};
 pub use pages::PageHeap;
 
 use core::sync::atomic::AtomicU64;
