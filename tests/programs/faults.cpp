@@ -65,6 +65,10 @@ int main(int argc, char **argv) {
         free(block);
         block[20] = 1;
     } else if (is("retired_write")) {
+        // Away from blocks that live on: memory goes back when all around it is freed.
+        for (int i = 0; i < 100; i++)
+            free(make(1000));
+        block = make(40);
         free(block);
         block[20] = 1;
         for (int i = 0; i < 40000; i++)

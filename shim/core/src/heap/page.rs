@@ -114,7 +114,7 @@ impl Pages {
     ///
     /// # Safety
     /// Both ranges lie in a reserve of this layer, and nobody uses either now.
-    pub unsafe fn relocate(&self, address: usize, bytes: usize, target: usize) -> bool {
+    pub unsafe fn move_content(&self, address: usize, bytes: usize, target: usize) -> bool {
         self.timed(Syscall::Mremap, || {
             // SAFETY: caller's duty.
             unsafe { sys::move_content(address, bytes, target) }.is_ok()

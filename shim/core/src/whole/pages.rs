@@ -406,8 +406,9 @@ impl PageHeap {
         let (from, to) = (self.address(page), self.address(target));
         let (kept, more) = (Self::bytes(old), Self::bytes(new - old));
         // SAFETY: the new run is this call's alone, and so is the block during its realloc.
-        let moved =
-            unsafe { self.pages.map_at(to + kept, more) && self.pages.relocate(from, kept, to) };
+        let moved = unsafe {
+            self.pages.map_at(to + kept, more) && self.pages.move_content(from, kept, to)
+        };
         if !moved {
             // SAFETY: the new run again.
             unsafe { self.pages.retire(to, Self::bytes(new)) };
