@@ -50,7 +50,8 @@ static int many(void) {
 
 static int grow(void) {
     size_t bytes = 1000;
-    uint32_t *block = malloc(bytes), *other = NULL;
+    uint32_t *block = malloc(bytes);
+    char *other = NULL;
     int wrong = 0;
     for (size_t i = 0; i < bytes / 4; i++)
         block[i] = (uint32_t)i;
@@ -61,8 +62,9 @@ static int grow(void) {
         for (size_t i = bytes / 4; i < bytes / 2; i++)
             block[i] = (uint32_t)i;
         bytes *= 2;
+        char *fresh = malloc(bytes + 12288); // in the way
         free(other);
-        other = malloc(100);
+        other = fresh;
     }
     for (; bytes > 1000; bytes /= 2) {
         block = realloc(block, bytes / 2);

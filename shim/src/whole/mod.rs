@@ -25,7 +25,7 @@ use pageshim_wire::thread::{Api, word};
 use crate::serve::{self, Call, NOTHING, Taken};
 use crate::thread::{RECORDING, TRACING, Thread};
 use crate::world::{PAGES, STATE};
-use crate::{misuse, thread, tls, trace};
+use crate::{fork, misuse, thread, tls, trace};
 
 mod checks;
 mod limits;
@@ -126,6 +126,8 @@ pub(crate) fn take(
     align: usize,
     call: &Call,
 ) -> Option<Taken> {
+    // Before any lock: a copy made by a raw clone may hold one whose holder is not here.
+    fork::notice_copy(thread);
     let block = match chosen() {
         Heap::Page => PAGE
             .take(requested, align)
@@ -236,6 +238,7 @@ fn seize(thread: &'static Thread, address: usize, call: &Call) -> Option<(Block,
 
 /// Frees a block of the reserve, from inside.
 pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
+    fork::notice_copy(thread);
     let Some((block, record)) = seize(thread, address, call) else {
         return;
     };
