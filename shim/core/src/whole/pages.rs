@@ -216,10 +216,10 @@ impl PageHeap {
     }
 
     fn place(&self, inner: &mut Inner, count: u32, align: usize) -> Option<u32> {
-        if align <= OS_PAGE_BYTES {
-            if let Some(page) = self.reuse(inner, count) {
-                return Some(page);
-            }
+        if align <= OS_PAGE_BYTES
+            && let Some(page) = self.reuse(inner, count)
+        {
+            return Some(page);
         }
         let from = self.address(inner.next);
         let aligned = from.checked_next_multiple_of(align.max(OS_PAGE_BYTES))?;
