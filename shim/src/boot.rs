@@ -20,7 +20,7 @@ use pageshim_wire::process::Mode;
 
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
-use crate::{fork, life, link, thread, tls, upkeep, world};
+use crate::{fork, life, link, thread, tls, upkeep, whole, world};
 
 const SPAN: u64 = 512 << 30;
 const SPAN_MIN: u64 = 4 << 20;
@@ -63,10 +63,11 @@ pub(crate) fn ready() -> bool {
 }
 
 fn boot() {
-    let config = config::read();
+    let mut config = config::read();
+    SPACES.reserve(span());
+    config.heap = whole::start(config.heap, config.fixed_bytes);
     // SAFETY: only the booting thread is here, and nobody reads before DONE.
     unsafe { (*CONFIG.0.get()).write(config) };
-    SPACES.reserve(span());
     if config.mode == Mode::Off {
         return;
     }
@@ -77,7 +78,7 @@ fn boot() {
         );
         return;
     }
-    let (base, bytes) = SPACES.first().range();
+    let (base, bytes) = whole::range().unwrap_or(SPACES.first().range());
     STATE.set(pageshim_wire::process::word::HEAP_BASE, base as u64);
     STATE.set(pageshim_wire::process::word::HEAP_RESERVED, bytes as u64);
     upkeep::set_depth_limit(config.depth);

@@ -41,6 +41,8 @@ impl Text {
 pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) heap: Heap,
+    /// Size of the fixed heap.
+    pub(crate) fixed_bytes: usize,
     pub(crate) socket: Option<Text>,
     pub(crate) runtime_dir: Option<Text>,
     pub(crate) service: &'static [u8],
@@ -97,6 +99,7 @@ pub(crate) fn read() -> Config {
     let mut config = Config {
         mode: Mode::Exact,
         heap: Heap::Gpa,
+        fixed_bytes: 0,
         socket: None,
         runtime_dir: None,
         service: &[],
@@ -135,9 +138,14 @@ impl Config {
             b"PAGESHIM_CHECK" if !matches!(value, b"" | b"exit" | b"off") => {
                 complain(name, value, b"exit or off; using the default");
             }
-            b"PAGESHIM_HEAP" if !matches!(value, b"" | b"gpa") => {
-                complain(name, value, b"gpa in this version; using gpa");
-            }
+            b"PAGESHIM_HEAP" => match heap(value) {
+                Some((heap, bytes)) => (self.heap, self.fixed_bytes) = (heap, bytes),
+                None => complain(
+                    name,
+                    value,
+                    b"gpa, debug, page, arena or fixed:SIZE (as fixed:64MiB); using gpa",
+                ),
+            },
             b"PAGESHIM_DEPTH" if !value.is_empty() => match number(value) {
                 Some(depth) if (1..=Memo::CAPACITY).contains(&depth) => self.depth = depth,
                 _ => complain(name, value, b"a number from 1 to 1024; using 1024"),
@@ -170,6 +178,32 @@ fn mode(value: &[u8]) -> Option<Mode> {
         b"off" => Mode::Off,
         _ => return None,
     })
+}
+
+/// A heap and, of a fixed one, its size.
+fn heap(value: &[u8]) -> Option<(Heap, usize)> {
+    Some(match value {
+        b"" | b"gpa" => (Heap::Gpa, 0),
+        b"page" => (Heap::Page, 0),
+        b"arena" => (Heap::Arena, 0),
+        b"debug" => (Heap::Debug, 0),
+        _ => (Heap::Fixed, size(value.strip_prefix(b"fixed:")?)?),
+    })
+}
+
+/// Bytes, or with a unit: `512k`, `1MiB`, `2G`. Units are powers of 1024.
+fn size(value: &[u8]) -> Option<usize> {
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+    let (digits, unit) = value.split_at_checked(digits.count())?;
+    let shift = match unit {
+        b"" | b"B" => 0,
+        b"k" | b"K" | b"kB" | b"KB" | b"KiB" | b"kiB" => 10,
+        b"m" | b"M" | b"MB" | b"MiB" => 20,
+        b"g" | b"G" | b"GB" | b"GiB" => 30,
+        _ => return None,
+    };
+    let bytes = number(digits)?.checked_mul(1 << shift)?;
+    (bytes > 0).then_some(bytes)
 }
 
 fn number(value: &[u8]) -> Option<usize> {

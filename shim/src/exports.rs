@@ -15,9 +15,11 @@ use pageshim_core::OS_PAGE_BYTES;
 use pageshim_core::heap::gpa::Block;
 use pageshim_core::heap::gpa::classes::{ALIGN, DIRECT_MAX};
 use pageshim_core::unwind::Regs;
+use pageshim_core::whole::Family;
 use pageshim_wire::thread::Api;
 
 use crate::serve::{self, Call};
+use crate::whole::{self, Claim};
 use crate::world::SPACES;
 use crate::{foreign, tls};
 
@@ -81,7 +83,6 @@ macro_rules! stub {
         }
     )*};
 }
-pub(crate) use stub;
 
 stub! { 1:
     "malloc" malloc_stub => malloc;
@@ -148,16 +149,24 @@ extern "C" fn malloc_slow(requested: usize, sp: *const u64, bp: u64) -> *mut c_v
     or_enomem(serve::allocate(requested, ALIGN, &call(Api::Malloc, sp, bp)).pointer)
 }
 
-pub(crate) extern "C" fn free(pointer: *mut u8, sp: *const u64, bp: u64) {
+/// The plain fast path of a free; false when it is not plain.
+#[inline(always)]
+fn free_plain(pointer: *mut u8) -> bool {
     if let Some(thread) = tls::get()
         && thread.gate() == 0
         && let Some(page) = SPACES.first().page_of(pointer.addr())
-        // SAFETY: an address in our space is not zero.
-        && thread.heap().give_fast(page, Block::at(unsafe { NonNull::new_unchecked(pointer) }))
     {
-        return;
+        // SAFETY: an address in our space is not zero.
+        let block = Block::at(unsafe { NonNull::new_unchecked(pointer) });
+        return thread.heap().give_fast(page, block);
     }
-    free_recorded(pointer, sp, bp);
+    false
+}
+
+extern "C" fn free(pointer: *mut u8, sp: *const u64, bp: u64) {
+    if !free_plain(pointer) {
+        free_recorded(pointer, sp, bp);
+    }
 }
 
 #[inline(never)]
@@ -175,21 +184,57 @@ extern "C" fn free_recorded(pointer: *mut u8, sp: *const u64, bp: u64) {
 #[cold]
 #[inline(never)]
 extern "C" fn free_slow(pointer: *mut u8, sp: *const u64, bp: u64) {
+    if whole::checks() {
+        free_claimed(pointer, sp, bp, claim(Family::Malloc, None, None));
+        return;
+    }
     serve::free(pointer.expose_provenance(), &call(Api::Malloc, sp, bp));
 }
 
-extern "C" fn free_sized(pointer: *mut u8, _bytes: usize, sp: *const u64, bp: u64) {
-    free(pointer, sp, bp);
+/// Frees a block after its heap has heard what the caller says about it.
+#[cold]
+#[inline(never)]
+fn free_claimed(pointer: *mut u8, sp: *const u64, bp: u64, claim: Claim) {
+    let call = call(Api::Malloc, sp, bp);
+    let address = pointer.expose_provenance();
+    whole::check(address, &claim, &call);
+    serve::free(address, &call);
+}
+
+pub(crate) fn claim(family: Family, bytes: Option<usize>, align: Option<usize>) -> Claim {
+    Claim {
+        family,
+        bytes,
+        align,
+    }
+}
+
+/// [`free`] by a function that says more than the address.
+#[inline(always)]
+pub(crate) fn free_as(pointer: *mut u8, sp: *const u64, bp: u64, claim: Claim) {
+    if free_plain(pointer) {
+        return;
+    }
+    if whole::checks() {
+        free_claimed(pointer, sp, bp, claim);
+    } else {
+        free_recorded(pointer, sp, bp);
+    }
+}
+
+extern "C" fn free_sized(pointer: *mut u8, bytes: usize, sp: *const u64, bp: u64) {
+    free_as(pointer, sp, bp, claim(Family::Malloc, Some(bytes), None));
 }
 
 extern "C" fn free_aligned_sized(
     pointer: *mut u8,
-    _align: usize,
-    _bytes: usize,
+    align: usize,
+    bytes: usize,
     sp: *const u64,
     bp: u64,
 ) {
-    free(pointer, sp, bp);
+    let claim = claim(Family::Malloc, Some(bytes), Some(align));
+    free_as(pointer, sp, bp, claim);
 }
 
 extern "C" fn calloc(count: usize, bytes: usize, sp: *const u64, bp: u64) -> *mut c_void {

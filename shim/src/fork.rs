@@ -20,7 +20,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use pageshim_core::heap::gpa::all_heaps;
-use pageshim_core::heap::gpa::classes::CLASSES;
+use pageshim_core::heap::gpa::classes::{CLASSES, SINGLETON};
 use pageshim_core::records::Record;
 use pageshim_core::sys;
 use pageshim_wire::process::word;
@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, PAGES, SITES, SPACES, STATE};
-use crate::{link, tls};
+use crate::{link, tls, whole};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -96,6 +96,7 @@ pub(crate) extern "C" fn prepare() {
     MODULES.hold();
     link::hold();
     SPACES.hold();
+    whole::hold();
 }
 
 /// # Safety
@@ -103,6 +104,7 @@ pub(crate) extern "C" fn prepare() {
 unsafe fn open_all() {
     // SAFETY: the caller's duty, for each lock.
     unsafe {
+        whole::release();
         SPACES.release();
         link::release();
         MODULES.release();
@@ -213,6 +215,11 @@ fn recount(thread: &'static Thread) {
             }
         }
     }
+    whole::each_live(|site, requested| {
+        thread.track.inherit(SINGLETON, site, requested);
+        blocks += 1;
+        bytes += requested;
+    });
     for index in [word::PUBLISHED_BYTES, word::PEAK_BYTES] {
         STATE.set(index, bytes);
     }

@@ -24,6 +24,7 @@ mod thread;
 mod tls;
 mod trace;
 mod upkeep;
+mod whole;
 mod world;
 
 /// A bug of ours must not take the host down with an exception through C code;

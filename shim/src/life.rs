@@ -18,7 +18,7 @@ use pageshim_wire::process::word;
 
 use crate::thread::Thread;
 use crate::world::STATE;
-use crate::{fork, link, tls, trace, world};
+use crate::{fork, link, tls, trace, whole, world};
 
 const NO_KEY: u32 = u32::MAX;
 // glibc runs destructors at most four times.
@@ -82,6 +82,7 @@ fn note_exit(status: c_int) {
     {
         thread.track.publish(&STATE);
         trace::flush_all();
+        whole::at_exit();
     }
     STATE.advance_tick();
     STATE.set(word::EXIT_STATUS, u64::from(status.cast_unsigned() & 0xff));

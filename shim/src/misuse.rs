@@ -15,7 +15,8 @@ use crate::{config, link};
 const LINES_MAX: u32 = 10;
 static LINES: [AtomicU32; MISUSE_NAMES.len()] = [const { AtomicU32::new(0) }; MISUSE_NAMES.len()];
 
-/// Counts, streams and (a few times) prints one misuse.
+/// Counts, streams and (a few times) prints one misuse; `born` is the site of the
+/// block's allocation, 0 when it is not known.
 #[cold]
 pub(crate) fn report(
     thread: &'static Thread,
@@ -24,15 +25,28 @@ pub(crate) fn report(
     born: u32,
     call: &Call,
 ) {
+    report_past(thread, kind, address, (born, 0), call);
+}
+
+/// The same with the sites of the allocation and of the first free.
+#[cold]
+pub(crate) fn report_past(
+    thread: &'static Thread,
+    kind: Misuse,
+    address: usize,
+    (born, freed): (u32, u32),
+    call: &Call,
+) {
+    let here = serve::site_of(thread, call);
+    tell(kind, address, [born, freed, here], call.regs.pc);
+}
+
+/// The same with all three sites; `pc` is 0 for what no call of the host showed.
+#[cold]
+pub(crate) fn tell(kind: Misuse, address: usize, sites: [u32; 3], pc: u64) {
     STATE.count_misuse(kind);
-    let site = serve::site_of(thread, call);
-    let words = [
-        kind as u64,
-        address as u64,
-        u64::from(born),
-        0,
-        u64::from(site),
-    ];
+    let [born, freed, here] = sites.map(u64::from);
+    let words = [kind as u64, address as u64, born, freed, here];
     link::send_words(Kind::Misuse, &words);
     // Counted here too: without a state (mode off) nothing else does.
     if LINES[kind as usize].fetch_add(1, Ordering::Relaxed) >= LINES_MAX {
@@ -43,9 +57,13 @@ pub(crate) fn report(
     line.text(MISUSE_NAMES[kind as usize].replace_underscore().as_slice());
     line.text(b" of 0x");
     line.hex(address as u64);
-    line.text(b" called from 0x");
-    line.hex(call.regs.pc);
-    line.text(b"; ignored\n");
+    if pc == 0 {
+        line.text(b" found at exit\n");
+    } else {
+        line.text(b" called from 0x");
+        line.hex(pc);
+        line.text(b"; ignored\n");
+    }
     let _ = sys::write(2, line.bytes());
 }
 

@@ -11,10 +11,12 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use pageshim_core::heap::gpa::classes::ALIGN;
+use pageshim_core::whole::Family;
 use pageshim_wire::thread::Api;
 
-use crate::exports::{call, fast_take, free, stub};
+use crate::exports::{call, claim, fast_take, free_as};
 use crate::serve;
+use crate::whole::{self, Claim};
 
 macro_rules! news {
     ($($name:literal $stub:ident $next:ident $symbol:literal $make:ident;)*) => {$(
@@ -65,35 +67,91 @@ macro_rules! news {
 
 news! {
     "_Znwm" new_one NEXT_ONE c"_Znwm" plain;
-    "_Znam" new_array NEXT_ARRAY c"_Znam" plain;
+    "_Znam" new_array NEXT_ARRAY c"_Znam" plain_array;
     "_ZnwmRKSt9nothrow_t" new_one_nothrow NEXT_ONE_NOTHROW c"_ZnwmRKSt9nothrow_t" plain;
-    "_ZnamRKSt9nothrow_t" new_array_nothrow NEXT_ARRAY_NOTHROW c"_ZnamRKSt9nothrow_t" plain;
+    "_ZnamRKSt9nothrow_t" new_array_nothrow NEXT_ARRAY_NOTHROW c"_ZnamRKSt9nothrow_t" plain_array;
     "_ZnwmSt11align_val_t" new_aligned NEXT_ALIGNED c"_ZnwmSt11align_val_t" aligned;
-    "_ZnamSt11align_val_t" new_array_aligned NEXT_ARRAY_ALIGNED c"_ZnamSt11align_val_t" aligned;
+    "_ZnamSt11align_val_t" new_array_aligned NEXT_ARRAY_ALIGNED c"_ZnamSt11align_val_t" aligned_array;
     "_ZnwmSt11align_val_tRKSt9nothrow_t" new_aligned_nothrow NEXT_ALIGNED_NOTHROW
         c"_ZnwmSt11align_val_tRKSt9nothrow_t" aligned;
     "_ZnamSt11align_val_tRKSt9nothrow_t" new_array_aligned_nothrow NEXT_ARRAY_ALIGNED_NOTHROW
-        c"_ZnamSt11align_val_tRKSt9nothrow_t" aligned;
+        c"_ZnamSt11align_val_tRKSt9nothrow_t" aligned_array;
 }
 
-// One register argument or more: the pointer is first, the rest is not needed.
+// The pointer comes first; sp and bp take the next two registers, and what the
+// caller says about size and alignment moves behind them. A stub of the second
+// kind hands on one such word, of the third two.
 macro_rules! deletes {
-    ($($name:literal $stub:ident;)*) => { stub! { 1: $($name $stub => free;)* } };
+    ($($name:literal $stub:ident $moves:literal $family:ident $claim:ident;)*) => {$(
+        #[unsafe(naked)]
+        #[unsafe(export_name = $name)]
+        unsafe extern "C" fn $stub() {
+            extern "C" fn delete(
+                pointer: *mut u8,
+                sp: *const u64,
+                bp: u64,
+                first: usize,
+                second: usize,
+            ) {
+                free_as(pointer, sp, bp, $claim(Family::$family, first, second));
+            }
+            naked_asm!($moves, "mov rsi, rsp", "mov rdx, rbp", "jmp {}", sym delete)
+        }
+    )*};
 }
 
 deletes! {
-    "_ZdlPv" delete_one;
-    "_ZdaPv" delete_array;
-    "_ZdlPvm" delete_one_sized;
-    "_ZdaPvm" delete_array_sized;
-    "_ZdlPvRKSt9nothrow_t" delete_one_nothrow;
-    "_ZdaPvRKSt9nothrow_t" delete_array_nothrow;
-    "_ZdlPvSt11align_val_t" delete_aligned;
-    "_ZdaPvSt11align_val_t" delete_array_aligned;
-    "_ZdlPvmSt11align_val_t" delete_sized_aligned;
-    "_ZdaPvmSt11align_val_t" delete_array_sized_aligned;
-    "_ZdlPvSt11align_val_tRKSt9nothrow_t" delete_aligned_nothrow;
-    "_ZdaPvSt11align_val_tRKSt9nothrow_t" delete_array_aligned_nothrow;
+    "_ZdlPv" delete_one "" New nothing;
+    "_ZdaPv" delete_array "" NewArray nothing;
+    "_ZdlPvm" delete_one_sized "mov rcx, rsi" New sized;
+    "_ZdaPvm" delete_array_sized "mov rcx, rsi" NewArray sized;
+    "_ZdlPvRKSt9nothrow_t" delete_one_nothrow "" New nothing;
+    "_ZdaPvRKSt9nothrow_t" delete_array_nothrow "" NewArray nothing;
+    "_ZdlPvSt11align_val_t" delete_aligned "mov rcx, rsi" New at_align;
+    "_ZdaPvSt11align_val_t" delete_array_aligned "mov rcx, rsi" NewArray at_align;
+    "_ZdlPvmSt11align_val_t" delete_sized_aligned "mov rcx, rsi; mov r8, rdx" New both;
+    "_ZdaPvmSt11align_val_t" delete_array_sized_aligned "mov rcx, rsi; mov r8, rdx" NewArray both;
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t" delete_aligned_nothrow "mov rcx, rsi" New at_align;
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t" delete_array_aligned_nothrow "mov rcx, rsi" NewArray at_align;
+}
+
+#[inline(always)]
+fn nothing(family: Family, _first: usize, _second: usize) -> Claim {
+    claim(family, None, None)
+}
+
+#[inline(always)]
+fn sized(family: Family, bytes: usize, _second: usize) -> Claim {
+    claim(family, Some(bytes), None)
+}
+
+#[inline(always)]
+fn at_align(family: Family, align: usize, _second: usize) -> Claim {
+    claim(family, None, Some(align))
+}
+
+#[inline(always)]
+fn both(family: Family, bytes: usize, align: usize) -> Claim {
+    claim(family, Some(bytes), Some(align))
+}
+
+fn plain_array(requested: usize, second: usize, sp: *const u64, bp: u64) -> *mut u8 {
+    match fast_take(requested) {
+        Some(pointer) => pointer.as_ptr(),
+        None => as_array(plain(requested, second, sp, bp)),
+    }
+}
+
+fn aligned_array(requested: usize, align: usize, sp: *const u64, bp: u64) -> *mut u8 {
+    as_array(aligned(requested, align, sp, bp))
+}
+
+#[inline(always)]
+fn as_array(pointer: *mut u8) -> *mut u8 {
+    if whole::checks() {
+        whole::mark_array(pointer.addr());
+    }
+    pointer
 }
 
 fn plain(requested: usize, _second: usize, sp: *const u64, bp: u64) -> *mut u8 {

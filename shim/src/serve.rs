@@ -22,9 +22,9 @@ use pageshim_wire::process::Misuse;
 use pageshim_wire::stack::End;
 use pageshim_wire::thread::{Api, word};
 
-use crate::thread::{RECORDING, STACKS, TRACING, Thread};
+use crate::thread::{RECORDING, STACKS, TRACING, Thread, WHOLE};
 use crate::world::{MODULES, SITES, SPACES, STATE};
-use crate::{emergency, foreign, misuse, thread, tls, trace, upkeep, world};
+use crate::{emergency, foreign, misuse, thread, tls, trace, upkeep, whole, world};
 
 /// Largest request: more cannot be told apart from a negative number.
 pub(crate) const REQUEST_MAX: usize = isize::MAX.cast_unsigned();
@@ -44,7 +44,7 @@ pub(crate) struct Taken {
     pub(crate) zeroed: bool,
 }
 
-const NOTHING: Taken = Taken {
+pub(crate) const NOTHING: Taken = Taken {
     pointer: ptr::null_mut(),
     zeroed: false,
 };
@@ -82,6 +82,11 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
     } else if thread.is_due() {
         upkeep::run(thread, call);
     }
+    if thread.gate() & WHOLE != 0
+        && let Some(taken) = whole::take(thread, requested, align, call)
+    {
+        return taken;
+    }
     let heap = thread.heap();
     let found = if align <= ALIGN && requested <= SLOT_MAX {
         heap.take(requested)
@@ -112,7 +117,7 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
 /// usual after all.
 #[inline(always)]
 pub(crate) fn recorded(thread: &'static Thread, requested: usize, call: &Call) -> *mut u8 {
-    let Some(inside) = thread.enter() else {
+    let Some(inside) = thread.enter_own_heap() else {
         return ptr::null_mut();
     };
     if thread.is_due() {
@@ -263,13 +268,17 @@ pub(crate) fn recorded_free(thread: &'static Thread, page: &'static Page, block:
 fn emergency_or_later(address: usize) {
     if let Some(page) = emergency::page_of(address) {
         emergency::free(address, page);
-    } else if SPACES.page_of(address).is_some() {
+    } else if SPACES.page_of(address).is_some() || whole::may_put_off(address) {
         emergency::put_off(address);
     }
 }
 
 /// Frees a block from inside.
 pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
+    if whole::holds(address) {
+        whole::give(thread, address, call);
+        return;
+    }
     let Some(page) = SPACES.page_of(address) else {
         match emergency::page_of(address) {
             Some(page) => emergency::free(address, page),
@@ -333,7 +342,10 @@ impl Found {
         match self.page.record(self.slot) {
             Some(word) => word.load(Ordering::Relaxed) != 0,
             None if self.page.is_single() => true,
-            None => !Block::from_address(address).is_some_and(Block::is_marked_free),
+            None => {
+                let block = Block::from_address(address);
+                !block.is_some_and(|block| block.is_marked_free(self.page))
+            }
         }
     }
 }
@@ -362,6 +374,9 @@ fn find(address: usize) -> Option<Found> {
 
 /// Bytes the caller may use of a block; `None` when it is not ours.
 pub(crate) fn usable(address: usize) -> Option<usize> {
+    if whole::holds(address) {
+        return Some(whole::usable(address));
+    }
     match find(address) {
         Some(found) => Some(found.usable),
         None => SPACES.page_of(address).map(|_| 0),
@@ -374,6 +389,9 @@ pub(crate) fn usable(address: usize) -> Option<usize> {
 pub(crate) fn reallocate(address: usize, requested: usize, call: &Call) -> *mut u8 {
     if requested > REQUEST_MAX {
         return ptr::null_mut();
+    }
+    if whole::holds(address) {
+        return whole::reallocate(address, requested, call);
     }
     let Some(found) = find(address) else {
         if SPACES.page_of(address).is_none() {
@@ -447,7 +465,7 @@ fn resize(
     true
 }
 
-/// The present site of a call, for reports; 0 when stacks are not captured.
+/// The present site of a call; 0 when stacks are not captured.
 pub(crate) fn site_of(thread: &Thread, call: &Call) -> u32 {
     site(thread, call)
 }

@@ -22,7 +22,7 @@ use pageshim_wire::process::{Drop as Dropped, Mode, word as process_word};
 use pageshim_wire::thread::word;
 
 use crate::world::{ACCOUNTS, PAGES, SPACES, STATE};
-use crate::{boot, link, tls, trace, world};
+use crate::{boot, link, tls, trace, whole, world};
 
 /// Inside our own slow path: nothing of ours may be entered again.
 pub(crate) const BUSY: u8 = 1;
@@ -33,14 +33,19 @@ pub(crate) const STACKS: u8 = 4;
 /// Every event is streamed as well.
 pub(crate) const TRACING: u8 = 8;
 
+/// Blocks come from the heap of `PAGESHIM_HEAP`, not from the thread's own.
+pub(crate) const WHOLE: u8 = 16;
+
 /// The gate of a thread that is outside us.
 fn open_gate() -> u8 {
-    match world::mode() {
+    let whole = if whole::is_on() { WHOLE } else { 0 };
+    let recording = match world::mode() {
         Mode::Off => 0,
         Mode::Count => RECORDING,
         Mode::Sampled | Mode::Exact => RECORDING | STACKS,
         Mode::Trace => RECORDING | STACKS | TRACING,
-    }
+    };
+    recording | whole
 }
 
 /// See the module's text.
@@ -103,6 +108,17 @@ impl Thread {
                 self.gate.set(self.gate.get() & !Heap::BELL);
             }
         }
+    }
+
+    /// [`Thread::enter`] for the paths that know the thread's own heap only.
+    #[inline]
+    pub(crate) fn enter_own_heap(&self) -> Option<Inside<'_>> {
+        let gate = self.gate.get();
+        if gate & (BUSY | WHOLE) != 0 {
+            return None;
+        }
+        self.gate.set(gate | BUSY);
+        Some(Inside(self))
     }
 
     /// Counts down to the next upkeep; true when it is due.

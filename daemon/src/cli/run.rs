@@ -73,8 +73,8 @@ const MODES: Choices = Choices {
     later: &["sampled"],
 };
 const HEAPS: Choices = Choices {
-    known: &["gpa"],
-    later: &["debug", "page", "arena", "fixed"],
+    known: &["gpa", "debug", "page", "arena", "fixed:SIZE"],
+    later: &[],
 };
 
 impl Choices {
@@ -106,7 +106,11 @@ fn mode(text: &str) -> Result<String, String> {
 }
 
 fn heap(text: &str) -> Result<String, String> {
-    HEAPS.check(text)
+    match text.strip_prefix("fixed:") {
+        Some(size) if size.starts_with(|first: char| first.is_ascii_digit()) => Ok(text.to_owned()),
+        _ if text == "fixed:SIZE" => Err("SIZE is a number of bytes, as in fixed:64MiB".into()),
+        _ => HEAPS.check(text),
+    }
 }
 
 /// What to run, ready to be given an environment.
@@ -245,22 +249,20 @@ mod tests {
         for text in ["exact", "count", "trace", "off"] {
             assert_eq!(mode(text).as_deref(), Ok(text));
         }
-        assert_eq!(heap("gpa").as_deref(), Ok("gpa"));
-        for error in [
-            mode("sampled"),
-            mode("sampled:512k"),
-            heap("page"),
-            heap("fixed:1MiB"),
-        ] {
+        for text in ["gpa", "debug", "page", "arena", "fixed:1MiB", "fixed:512k"] {
+            assert_eq!(heap(text).as_deref(), Ok(text));
+        }
+        for error in [mode("sampled"), mode("sampled:512k")] {
             let why = error.expect_err("later");
             assert!(why.contains("not in this version"), "{why}");
         }
+        assert!(heap("fixed:SIZE").is_err() && heap("fixed:").is_err());
         for error in [mode("fast"), heap("glibc"), heap("")] {
             let why = error.expect_err("never");
             assert!(why.contains("not known; choose"), "{why}");
         }
         assert_eq!(MODES.listed(), "exact, count, trace or off");
-        assert_eq!(HEAPS.listed(), "gpa");
+        assert_eq!(HEAPS.listed(), "gpa, debug, page, arena or fixed:SIZE");
     }
 
     // Goal: silence that was asked for is explained. Method: option, variable, both.

@@ -18,6 +18,7 @@ pub mod sync;
 pub mod sys;
 pub mod track;
 pub mod unwind;
+pub mod whole;
 
 /// The kernel's page size on x86-64. Other architectures need their own build.
 pub const OS_PAGE_BYTES: usize = 4096;

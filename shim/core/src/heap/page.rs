@@ -121,4 +121,38 @@ impl Pages {
             unsafe { sys::unmap(address, bytes) }.is_ok()
         })
     }
+
+    /// Fresh zeroed pages at a place of a reserve.
+    ///
+    /// # Safety
+    /// The range was reserved by this layer, and nobody needs its content.
+    pub unsafe fn map_at(&self, address: usize, bytes: usize) -> bool {
+        self.timed(Syscall::Mmap, || {
+            // SAFETY: caller's duty.
+            unsafe { sys::map_anonymous(address, bytes, sys::PROT_READ_WRITE, true) }.is_ok()
+        })
+    }
+
+    /// Turns pages back into reserved address space, which nobody can touch.
+    ///
+    /// # Safety
+    /// As [`Pages::map_at`], and nobody uses the range any more.
+    pub unsafe fn retire(&self, address: usize, bytes: usize) -> bool {
+        self.timed(Syscall::Mmap, || {
+            // SAFETY: caller's duty.
+            unsafe { sys::map_anonymous(address, bytes, sys::PROT_NONE, true) }.is_ok()
+        })
+    }
+
+    /// Moves the memory of `bytes` to `target`; the old range stays mapped and empty,
+    /// so that no other mapping can land there.
+    ///
+    /// # Safety
+    /// Both ranges lie in a reserve of this layer, and nobody uses either now.
+    pub unsafe fn move_content(&self, address: usize, bytes: usize, target: usize) -> bool {
+        self.timed(Syscall::Mremap, || {
+            // SAFETY: caller's duty.
+            unsafe { sys::move_content(address, bytes, target) }.is_ok()
+        })
+    }
 }

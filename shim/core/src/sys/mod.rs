@@ -192,6 +192,18 @@ pub unsafe fn resize_mapping(
     unsafe { call(number::MREMAP, [address, bytes, new_bytes, 0, 0, 0]) }
 }
 
+/// Moves the content of a mapping to `target` (which is replaced); the old range
+/// stays mapped and reads as zeros. Linux 5.7 or newer, one mapping only.
+///
+/// # Safety
+/// Nobody uses either range during the call.
+pub unsafe fn move_content(address: usize, bytes: usize, target: usize) -> Result<usize, Errno> {
+    const MAYMOVE_FIXED_DONTUNMAP: usize = 1 | 2 | 4;
+    let args = [address, bytes, bytes, MAYMOVE_FIXED_DONTUNMAP, target, 0];
+    // SAFETY: caller's duty.
+    unsafe { call(number::MREMAP, args) }
+}
+
 /// Advice on a range: 4 drops its content, 14 asks for huge pages, 16 keeps it
 /// out of core dumps, 18 wipes it in a forked child.
 ///
