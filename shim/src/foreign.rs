@@ -57,14 +57,14 @@ fn looks_like_a_chunk(address: usize) -> bool {
     const IN_USE: usize = 1;
     const MAPPED: usize = 2;
     const FLAGS: usize = 7;
-    let Some(chunk) = address.checked_sub(16).filter(|at| at % 16 == 0) else {
+    let Some(chunk) = address.checked_sub(16).filter(|at| at.is_multiple_of(16)) else {
         return false;
     };
     let (Some(before), Some(word)) = (probe(chunk), probe(chunk + 8)) else {
         return false;
     };
     let size = word & !FLAGS;
-    if !(SMALLEST..1 << 47).contains(&size) || size % 16 != 0 {
+    if !(SMALLEST..1 << 47).contains(&size) || !size.is_multiple_of(16) {
         return false;
     }
     let whole = |at: usize| at.is_multiple_of(pageshim_core::OS_PAGE_BYTES);
