@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use pageshim_core::state::Identity;
 use pageshim_core::sys;
 use pageshim_core::unwind::find_module;
-use pageshim_wire::process::Mode;
+use pageshim_wire::process::{Heap, Mode};
 
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
@@ -66,6 +66,9 @@ fn boot() {
     let mut config = config::read();
     SPACES.reserve(span());
     config.heap = whole::start(config.heap, config.fixed_bytes);
+    if config.heap == Heap::Gpa {
+        SPACES.first().commit_ahead();
+    }
     // SAFETY: only the booting thread is here, and nobody reads before DONE.
     unsafe { (*CONFIG.0.get()).write(config) };
     if config.mode == Mode::Off {

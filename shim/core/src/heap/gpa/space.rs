@@ -143,7 +143,7 @@ impl Space {
     /// Reserves `span` bytes of slices (a power of two, at least 1 MiB) and what
     /// belongs to them. False when the kernel refuses or it was done before.
     pub fn reserve(&self, span: usize) -> bool {
-        let mut inner = self.inner.lock();
+        let _inner = self.inner.lock();
         if self.span.load(Ordering::Relaxed) != 0 {
             return false;
         }
@@ -159,10 +159,14 @@ impl Space {
         self.records.store(base - records, Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
         self.span.store(span, Ordering::Release);
-        // The first step now: it splits mappings, which a process with as many as
-        // the kernel allows could not do later; further steps only move the border.
-        let _ = self.grow(&mut inner, 1);
         true
+    }
+
+    /// Commits the first step before it is needed: it splits mappings, which a
+    /// process with as many as the kernel allows could not do later; further steps
+    /// only move the border.
+    pub fn commit_ahead(&self) {
+        let _ = self.grow(&mut self.inner.lock(), 1);
     }
 
     /// True once [`Space::reserve`] has succeeded.
