@@ -150,8 +150,21 @@ fn signals_are_passed_on_or_outlived() {
 fn an_interrupt_of_the_group_keeps_the_summary() {
     use std::os::unix::process::CommandExt;
     let scratch = Scratch::new("group");
-    let mut command = scratch.command(&["run", "--", "sh", "-c", "echo up; exec sleep 60"]);
+    // Who runs the tests may ignore the signal (a job in the background), which is inherited.
+    let plain = scratch.command(&["run", "--", "sh", "-c", "echo up; exec sleep 60"]);
+    let mut command = Command::new("env");
     let command = command
+        .arg("--default-signal=INT")
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .envs(
+            plain
+                .get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        )
+        .env_remove("PAGESHIM_SOCKET")
+        .current_dir(&scratch.0)
+        .stdin(Stdio::null())
         .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -4,6 +4,7 @@
 //! ```text
 //! tests/*.rs      cases, one file per area
 //!   trial         a program with and without the shim must say the same
+//!   underrun      the same through `pageshim run`, with a planted leak
 //!   daemon        a daemon of the case's own: socket, port, data directory
 //!   view, metrics what an operator sees: /leaks.json and /metrics, parsed
 //!   raw           a peer that breaks the protocol on purpose
@@ -25,6 +26,7 @@ pub mod programs;
 pub mod raw;
 pub mod temp;
 pub mod trial;
+pub mod underrun;
 pub mod view;
 
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Daemon, Job, Outcome, Temp, View, places};
+use crate::{Daemon, Job, Outcome, Temp, View, places, underrun};
 
 /// How a program gets the shim.
 #[derive(Clone, Debug)]
@@ -42,6 +42,7 @@ pub struct Trial<'a> {
     modes: &'a [&'a str],
     absent: bool,
     stderr: bool,
+    run_as: Option<&'a str>,
 }
 
 impl<'a> Trial<'a> {
@@ -53,6 +54,7 @@ impl<'a> Trial<'a> {
             modes: &MODES,
             absent: true,
             stderr: true,
+            run_as: None,
         }
     }
 
@@ -71,6 +73,13 @@ impl<'a> Trial<'a> {
     /// Standard error differs from run to run; leave it out.
     pub fn stdout_only(mut self) -> Self {
         self.stderr = false;
+        self
+    }
+
+    /// Also through `pageshim run`, where it shows as `name`: output, summary,
+    /// capture, scrape and pages (see [`underrun`]).
+    pub fn run_as(mut self, name: &'a str) -> Self {
+        self.run_as = Some(name);
         self
     }
 
@@ -101,6 +110,9 @@ impl<'a> Trial<'a> {
             if let Some(daemon) = daemon {
                 daemon.check_healthy();
             }
+        }
+        if let (Some(name), None) = (self.run_as, standin()) {
+            underrun::check(self.make, name, &plain, self.stderr);
         }
         plain
     }

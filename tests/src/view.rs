@@ -1,5 +1,7 @@
 //! A report as scripts see it: the JSON document and questions to it.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 /// Blocks and requested bytes.
@@ -93,77 +95,85 @@ impl View {
     #[track_caller]
     pub fn check_equations(&self) {
         assert_eq!(self.json["schema_version"], 1);
+        let mut sums: HashMap<&str, Held> = HashMap::new();
+        for leak in list(&self.json, "leaks") {
+            let sum = sums
+                .entry(leak["process"].as_str().unwrap_or(""))
+                .or_default();
+            sum.blocks += number(leak, "blocks");
+            sum.bytes += number(leak, "bytes");
+        }
         for process in self.processes() {
-            self.check_process(process);
+            let id = process["id"].as_str().unwrap_or("");
+            check_process(process, sums.get(id).copied().unwrap_or_default());
         }
-    }
-
-    #[track_caller]
-    fn check_process(&self, process: &Value) {
-        let name = &process["name"];
-        let of = |part: &str, field: &str| number(&process[part], field);
-        for field in ["bytes", "blocks"] {
-            let rest = of("total", field).checked_sub(of("freed", field));
-            assert_eq!(
-                rest,
-                Some(of("live", field)),
-                "{name}: {field}: total - freed = live"
-            );
-        }
-        assert!(
-            of("peak", "bytes") >= of("live", "bytes"),
-            "{name}: peak >= live"
-        );
-        assert!(
-            of("total", "bytes") >= of("peak", "bytes"),
-            "{name}: total >= peak"
-        );
-        let parts = [
-            "requested_bytes",
-            "rounding_bytes",
-            "free_slot_bytes",
-            "tail_bytes",
-            "retained_bytes",
-            "metadata_bytes",
-        ];
-        let sum: u64 = parts.iter().map(|part| of("pages", part)).sum();
-        assert_eq!(
-            sum,
-            of("pages", "committed_bytes"),
-            "{name}: page parts sum to committed"
-        );
-        assert_eq!(
-            of("pages", "requested_bytes"),
-            of("live", "bytes"),
-            "{name}: pages.requested = live.bytes"
-        );
-        if process["mode"] == "exact" || process["mode"] == "trace" {
-            let leaks = total(self.leaks_of(process));
-            assert_eq!(
-                leaks.bytes,
-                of("live", "bytes"),
-                "{name}: leaks sum to live bytes"
-            );
-            assert_eq!(
-                leaks.blocks,
-                of("live", "blocks"),
-                "{name}: leaks sum to live blocks"
-            );
-        }
-        let apis = process["apis"].as_object();
-        let calls: u64 = apis
-            .into_iter()
-            .flatten()
-            .filter_map(|(_, n)| n.as_u64())
-            .sum();
-        assert_eq!(
-            calls,
-            of("total", "blocks"),
-            "{name}: apis sum to total blocks"
-        );
     }
 }
 
+/// `sites` is what the leaks of the process sum to.
+#[track_caller]
+fn check_process(process: &Value, sites: Held) {
+    let name = &process["name"];
+    let of = |part: &str, field: &str| number(&process[part], field);
+    for field in ["bytes", "blocks"] {
+        let rest = of("total", field).checked_sub(of("freed", field));
+        assert_eq!(
+            rest,
+            Some(of("live", field)),
+            "{name}: {field}: total - freed = live"
+        );
+    }
+    assert!(
+        of("peak", "bytes") >= of("live", "bytes"),
+        "{name}: peak >= live"
+    );
+    assert!(
+        of("total", "bytes") >= of("peak", "bytes"),
+        "{name}: total >= peak"
+    );
+    let parts = [
+        "requested_bytes",
+        "rounding_bytes",
+        "free_slot_bytes",
+        "tail_bytes",
+        "retained_bytes",
+        "metadata_bytes",
+    ];
+    let sum: u64 = parts.iter().map(|part| of("pages", part)).sum();
+    assert_eq!(
+        sum,
+        of("pages", "committed_bytes"),
+        "{name}: page parts sum to committed"
+    );
+    assert_eq!(
+        of("pages", "requested_bytes"),
+        of("live", "bytes"),
+        "{name}: pages.requested = live.bytes"
+    );
+    if process["mode"] == "exact" || process["mode"] == "trace" {
+        assert_eq!(
+            sites.bytes,
+            of("live", "bytes"),
+            "{name}: leaks sum to live bytes"
+        );
+        assert_eq!(
+            sites.blocks,
+            of("live", "blocks"),
+            "{name}: leaks sum to live blocks"
+        );
+    }
+    let apis = process["apis"].as_object();
+    let calls: u64 = apis
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, n)| n.as_u64())
+        .sum();
+    assert_eq!(
+        calls,
+        of("total", "blocks"),
+        "{name}: apis sum to total blocks"
+    );
+}
 /// `value[field]` as a number.
 ///
 /// # Panics

@@ -194,3 +194,23 @@ fn modes_agree_on_totals() {
     let batches = daemon.metrics().sum("pageshim_events_total", &labels);
     assert!(batches >= 1.0, "trace streams batches, saw {batches}");
 }
+
+// Goal: a library loaded by a relative path is named by file and line, also from a daemon that works
+// elsewhere. Method: preload `./planted` from its own directory.
+#[test]
+fn a_library_loaded_by_a_relative_path_has_lines() {
+    let library = program_with("planted.c", &["-shared", "-fPIC"]);
+    let daemon = Daemon::start();
+    let preload = daemon.preload("exact");
+    let both = format!("{}:./planted", preload.library.display());
+    let job = preload.apply(Job::new("/bin/true")).env("LD_PRELOAD", both);
+    job.dir(library.parent().expect("a directory")).run().ok();
+    planted(
+        &daemon.settled("true"),
+        "true",
+        "planted.c",
+        "planted_leak",
+        7,
+        7777,
+    );
+}

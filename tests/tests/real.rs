@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pageshim_tests::view::number;
-use pageshim_tests::{Daemon, Ended, Job, Outcome, Temp, Trial};
+use pageshim_tests::{Daemon, Ended, Job, Outcome, Temp, Trial, underrun};
 
-/// Equal runs in `exact` and `trace` and without a daemon; the plain one exits with 0.
-fn same(make: &dyn Fn(&Path) -> Job) -> Outcome {
-    Trial::of(make).modes(&["exact", "trace"]).check().ok()
+/// Equal runs in `exact` and `trace`, without a daemon and through `run`; the plain one exits with 0.
+fn same(make: &dyn Fn(&Path) -> Job, name: &str) -> Outcome {
+    let trial = Trial::of(make).modes(&["exact", "trace"]);
+    trial.run_as(name).check().ok()
 }
 
 /// Debian's own, not one from a version manager in PATH.
@@ -41,7 +42,10 @@ fn bash() {
         trap 'echo bye' EXIT
         cat <(echo one) <(echo two) | while read -r x; do echo "got $x"; done
     "#;
-    let plain = same(&|dir| Job::new("bash").args(["-c", script]).dir(dir));
+    let plain = same(
+        &|dir| Job::new("bash").args(["-c", script]).dir(dir),
+        "bash",
+    );
     assert!(plain.stdout.contains("3628800"), "{plain:?}");
 }
 
@@ -72,7 +76,8 @@ fn git() {
             .env("GIT_COMMITTER_NAME", "a")
             .env("GIT_COMMITTER_EMAIL", "a@b")
     };
-    Trial::of(&make).modes(&["exact"]).check().ok();
+    let trial = Trial::of(&make).modes(&["exact"]);
+    trial.run_as("bash").check().ok();
 }
 
 // Goal: perl's own heap of small strings, hashes and regular expressions. Method: equal runs.
@@ -85,7 +90,8 @@ fn perl() {
         $t =~ s/w(\d)/<$1>/g; print "$n $c ", length $t, "\n"; exit 4;
     "#;
     let make = |_: &Path| Job::new(debian("perl")).args(["-e", script]);
-    let plain = Trial::of(&make).modes(&["exact", "trace"]).check();
+    let trial = Trial::of(&make).modes(&["exact", "trace"]);
+    let plain = trial.run_as("perl").check();
     assert_eq!(plain.ended, Ended::Code(4));
 }
 
@@ -112,7 +118,8 @@ sys.exit(6)
 #[test]
 fn python() {
     let make = |_: &Path| Job::new(debian("python3")).args(["-c", PYTHON]);
-    let plain = Trial::of(&make).modes(&["exact", "trace"]).check();
+    let trial = Trial::of(&make).modes(&["exact", "trace"]);
+    let plain = trial.run_as("python3").check();
     assert_eq!(plain.ended, Ended::Code(6), "{plain:?}");
 }
 
@@ -136,6 +143,7 @@ fn python_malloc() {
     let blocks = |process: &&serde_json::Value| number(&process["total"], "blocks");
     let most = view.named(name).iter().map(blocks).max();
     assert!(most > Some(300_000), "every object is a block: {most:?}");
+    underrun::check(&make, name, &plain, true);
 }
 
 // Goal: sqlite's page cache and sorter. Method: an in-memory workload, equal runs.
@@ -154,7 +162,10 @@ fn sqlite() {
         SELECT count(*), sum(length(v)) FROM t;
         PRAGMA integrity_check;
     ";
-    let plain = same(&|_| Job::new(debian("sqlite3")).arg(":memory:").input(sql));
+    let plain = same(
+        &|_| Job::new(debian("sqlite3")).arg(":memory:").input(sql),
+        "sqlite3",
+    );
     assert!(plain.stdout.ends_with("ok\n"), "{plain:?}");
 }
 
@@ -186,6 +197,7 @@ fn gxx() {
     let plain = Trial::of(&make)
         .modes(&["exact"])
         .with_daemon_only()
+        .run_as("g++")
         .check();
     assert_eq!(plain.ended, Ended::Code(1), "{plain:?}");
     assert!(plain.stderr.contains("error"), "{plain:?}");
@@ -206,7 +218,8 @@ fn node() {
         worker.on('message', m => { console.log('worker', m); process.exitCode = 9; });
     "#;
     let make = |_: &Path| Job::new(debian("node")).args(["-e", script]);
-    let plain = Trial::of(&make).modes(&["exact"]).check();
+    let trial = Trial::of(&make).modes(&["exact"]);
+    let plain = trial.run_as("node").check();
     assert_eq!(plain.ended, Ended::Code(9), "{plain:?}");
 }
 
@@ -242,7 +255,8 @@ fn jvm() {
             .arg(&*classes)
             .arg("Work")
     };
-    let plain = Trial::of(&make).modes(&["exact"]).check();
+    let trial = Trial::of(&make).modes(&["exact"]);
+    let plain = trial.run_as("java").check();
     assert_eq!(plain.ended, Ended::Code(7), "{plain:?}");
 }
 

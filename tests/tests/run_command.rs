@@ -204,7 +204,9 @@ fn run_uses_a_daemon_that_listens() {
 fn an_interrupt_ends_both() {
     let temp = Temp::new();
     let job = pageshim(&temp, &["run", "-o", "out.pgs", "--"]).arg(program("zoo.c"));
-    let mut running = job.arg("hold").start();
+    // Who runs the tests may ignore the signal (a job in the background), which is inherited.
+    let job = job.arg("hold").wrapped(&["env", "--default-signal=INT"]);
+    let mut running = job.start();
     running.wait_for("ready", 1);
     running.signal_group(Signal::INT);
     let outcome = running.finish();

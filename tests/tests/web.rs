@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pageshim_tests::programs::program;
-use pageshim_tests::{Daemon, Job, View};
+use pageshim_tests::{Daemon, Job, View, underrun};
 
 /// A daemon that has seen one zoo.
 fn with_zoo() -> Daemon {
@@ -107,12 +107,7 @@ fn names_from_processes_are_escaped() {
 fn a_scrape_is_clean() {
     let daemon = with_zoo();
     let text = daemon.get("/metrics").ok();
-    let check = Job::new("promtool")
-        .args(["check", "metrics"])
-        .input(&text)
-        .run()
-        .ok();
-    assert_eq!((check.stdout.as_str(), check.stderr.as_str()), ("", ""));
+    underrun::clean(&text);
     for family in [
         "pageshim_build_info",
         "pageshim_processes",

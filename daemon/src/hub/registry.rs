@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Inner;
-use super::record::{End, Record};
+use super::record::Record;
 use crate::books::report::{Exit, State};
 use crate::books::tally::Tally;
 use crate::ingest::{Arrival, Refusal, SharedState};
@@ -90,33 +90,39 @@ impl Registry {
         self.noted.remove(at).map(|(_, exit)| exit)
     }
 
-    /// Forgets the oldest ended processes beyond `keep` or beyond the budget of
-    /// sites; their counters go to the totals.
+    /// Forgets the processes that ended first, beyond `keep` or beyond the
+    /// budget of sites; their counters go to the totals. By end, not by start:
+    /// the parent of many (a shell, a build) began first and is asked for most.
     pub fn fold(&mut self, keep: usize) {
-        let ended = |record: &Arc<Record>| record.end().map(|end| (end, record.kept_sites()));
-        let facts: Vec<Option<(End, usize)>> = self.records.iter().map(ended).collect();
-        let (mut count, mut sites) = facts
-            .iter()
-            .flatten()
-            .fold((0, 0), |(count, sites), (_, kept)| {
-                (count + 1, sites + kept)
-            });
-        let mut facts = facts.into_iter();
-        let mut forgotten = Vec::new();
-        self.records.retain(|record| {
-            let Some(Some((end, kept))) = facts.next() else {
-                return true;
-            };
-            let excess = count > keep || (sites > SITES_KEPT && count > 1);
-            if excess {
-                count -= 1;
-                sites -= kept;
-                forgotten.push((end, record.remains()));
+        let ended = |record: &Arc<Record>| Some((record.end()?.at_ns, record.kept_sites()));
+        let mut facts: Vec<(u64, usize)> = self.records.iter().filter_map(ended).collect();
+        facts.sort_unstable();
+        let mut sites: usize = facts.iter().map(|(_, kept)| kept).sum();
+        let mut count = facts.len();
+        let mut before = 0;
+        for (at_ns, kept) in facts {
+            if count <= keep && (sites <= SITES_KEPT || count <= 1) {
+                break;
             }
-            !excess
-        });
-        for (end, (name, tally)) in forgotten {
-            self.forgotten[usize::from(end.state == State::Killed)] += 1;
+            count -= 1;
+            sites -= kept;
+            before = at_ns;
+        }
+        self.forget(before);
+    }
+
+    /// Forgets what ended at `until` or before.
+    fn forget(&mut self, until: u64) {
+        let is_old = |record: &Arc<Record>| record.end().is_some_and(|end| end.at_ns <= until);
+        let (old, kept) = std::mem::take(&mut self.records)
+            .into_iter()
+            .partition(is_old);
+        self.records = kept;
+        let old: Vec<Arc<Record>> = old;
+        for record in old {
+            let state = record.end().map_or(State::Exited, |end| end.state);
+            self.forgotten[usize::from(state == State::Killed)] += 1;
+            let (name, tally) = record.remains();
             self.add_total(name, &tally);
         }
     }

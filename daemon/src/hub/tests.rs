@@ -350,6 +350,32 @@ async fn forgotten_processes_stay_in_the_totals() {
     );
 }
 
+// Goal: a parent that began first is kept beyond the children that ended before it.
+// Method: one that ends after three others, two kept.
+#[tokio::test]
+async fn the_last_to_end_is_kept() {
+    let host = Host::new("parent").await;
+    let fd = good(0xe00, 70, "make");
+    let mut parent = host.client().await;
+    parent.hello(0xe00, 70, &fd).await;
+    for child in 1..=3 {
+        let mut client = host.client().await;
+        let fd = good(0xe00 + child, 70 + child as u32, "cc");
+        client.hello(0xe00 + child, 70 + child as u32, &fd).await;
+        set(&fd, word::EXIT_STATE, 1);
+        drop(client);
+        host.process(0xe00 + child, |process| process.state == State::Exited)
+            .await;
+    }
+    set(&fd, word::EXIT_STATE, 1);
+    drop(parent);
+    host.process(0xe00, |process| process.state == State::Exited)
+        .await;
+    let report = host.report().await;
+    let names: Vec<_> = report.processes.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["cc", "make"]);
+}
+
 // Goal: a capture holds what the report holds. Method: write, open, compare.
 #[tokio::test]
 async fn a_capture_equals_the_report() {

@@ -124,7 +124,7 @@ fn write_slot(state: &State, slot: u64, found: &Module) -> Option<()> {
     Some(())
 }
 
-/// The name in the loader's link map; the main program's own is empty there.
+/// The name in the loader's link map, made absolute; the main program's own is empty there.
 fn path_of(found: &Module, into: &mut [u8]) -> usize {
     let map =
         ptr::with_exposed_provenance::<*const u8>(usize::try_from(found.link_map).unwrap_or(0));
@@ -141,7 +141,11 @@ fn path_of(found: &Module, into: &mut [u8]) -> usize {
         length += 1;
     }
     if length == 0 {
-        length = sys::read_link(b"/proc/self/exe\0", into).unwrap_or(0);
+        return sys::read_link(b"/proc/self/exe\0", into).unwrap_or(0);
+    }
+    if into[0] != b'/' {
+        // Relative to a directory the program may have left: only the kernel knows.
+        return sys::mapped_file(found.start, into).unwrap_or(length);
     }
     length
 }

@@ -9,9 +9,11 @@
 
 use core::arch::asm;
 
+mod maps;
 mod net;
 mod process;
 
+pub use maps::mapped_file;
 pub use net::*;
 pub use process::*;
 
