@@ -8,7 +8,8 @@
 //! pages itself (summary and capture) and handing over to a daemon that listens
 //! (scrape and pages).
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -22,23 +23,53 @@ const PLANTED: Held = Held {
     bytes: 7 * 1111,
 };
 
-/// `pageshim run OPTIONS -- JOB` with the planted leak, `socket` for its daemon.
-pub fn command(job: Job, options: &[&str], socket: &Path) -> Job {
-    command_of(&places::pageshim(), job, options, socket)
+/// What the program is run with: the binary and the library that plants the leak.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// The `pageshim` binary.
+    pub binary: PathBuf,
+    /// tests/programs/planted.c, compiled.
+    pub planted: PathBuf,
 }
 
-/// The same with a copy of the binary, for another user.
-pub fn command_of(binary: &Path, job: Job, options: &[&str], socket: &Path) -> Job {
-    let planted = program_with("planted.c", &["-shared", "-fPIC"]);
-    let mut wrapper = vec![binary.to_str().expect("UTF-8"), "run"];
-    wrapper.extend(options);
-    wrapper.push("--");
-    // The extracted shim must not land in a HOME that is the case's own work directory.
-    let cache = socket.with_extension("cache");
-    job.wrapped(&wrapper)
-        .env("XDG_CACHE_HOME", cache)
-        .env("LD_PRELOAD", planted)
-        .env("PAGESHIM_SOCKET", socket)
+impl Tools {
+    /// The built ones.
+    pub fn built() -> Self {
+        Self {
+            binary: places::pageshim(),
+            planted: program_with("planted.c", &["-shared", "-fPIC"]),
+        }
+    }
+
+    /// Copies in `dir`, for a user who may not read the built ones.
+    ///
+    /// # Panics
+    /// When they cannot be copied.
+    pub fn copied(dir: &Path) -> Self {
+        let (built, copies) = (
+            Self::built(),
+            Self {
+                binary: dir.join("pageshim"),
+                planted: dir.join("planted"),
+            },
+        );
+        fs::copy(built.binary, &copies.binary).expect("binary");
+        fs::copy(built.planted, &copies.planted).expect("library");
+        copies
+    }
+
+    /// `pageshim run OPTIONS -- JOB` with the planted leak, `socket` for its daemon.
+    pub fn run(&self, job: Job, options: &[&str], socket: &Path) -> Job {
+        let mut wrapper = vec![self.binary.to_str().expect("UTF-8"), "run"];
+        wrapper.extend(options);
+        wrapper.push("--");
+        // The extracted shim must not land in a HOME that is the case's own work directory.
+        let cache = socket.with_extension("cache");
+        job.wrapped(&wrapper)
+            .env("XDG_CACHE_HOME", cache)
+            .env("LD_PRELOAD", &self.planted)
+            .env("PAGESHIM_SOCKET", socket)
+    }
 }
 
 /// Runs what `make` builds both ways and holds it to the plain outcome. `name`
@@ -48,16 +79,17 @@ pub fn command_of(binary: &Path, job: Job, options: &[&str], socket: &Path) -> J
 /// # Panics
 /// When output, status, summary, capture, scrape or pages are not right.
 pub fn check(make: &dyn Fn(&Path) -> Job, name: &str, plain: &Outcome, stderr: bool) {
+    let tools = Tools::built();
     // Its own files must not lie where the program works.
     let (temp, ours) = (Temp::new(), Temp::new());
     let out = ours.join("out.pgs");
     let options = ["-o", out.to_str().expect("UTF-8")];
-    let hosted = command(make(&temp), &options, &ours.join("nobody")).run();
+    let hosted = tools.run(make(&temp), &options, &ours.join("nobody")).run();
     same_output(&hosted, plain, stderr);
     check_summary(&hosted.stderr, &capture(&out), name);
 
     let (temp, daemon) = (Temp::new(), Daemon::start());
-    let joined = command(make(&temp), &[], daemon.socket()).run();
+    let joined = tools.run(make(&temp), &[], daemon.socket()).run();
     same_output(&joined, plain, stderr);
     check_daemon(&daemon, name);
 }

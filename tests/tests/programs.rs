@@ -16,16 +16,24 @@ fn same(name: &str, arguments: &[&str]) -> Outcome {
     Trial::of(&make).check()
 }
 
+/// The same, also through `pageshim run` with a planted leak.
+fn same_under_run(name: &str, arguments: &[&str]) -> Outcome {
+    let victim = program(name);
+    let make = |_: &Path| Job::new(&victim).args(arguments);
+    let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str());
+    Trial::of(&make).run_as(stem.expect("a name")).check()
+}
+
 // Goal: plain C with churn and leaks. Method: equal runs.
 #[test]
 fn zoo() {
-    assert_eq!(same("zoo.c", &[]).ended, Ended::Code(0));
+    assert_eq!(same_under_run("zoo.c", &[]).ended, Ended::Code(0));
 }
 
 // Goal: threads, exceptions, thread_local destructors, containers, a caught bad_alloc. Method: equal runs.
 #[test]
 fn threads() {
-    let plain = same("threads.cpp", &[]);
+    let plain = same_under_run("threads.cpp", &[]);
     assert!(
         plain
             .stdout
@@ -49,14 +57,14 @@ fn edges() {
 #[test]
 fn dlopen() {
     let plugin = program_with("plugin.c", &["-shared", "-fPIC"]);
-    let plain = same("dl.c", &[plugin.to_str().expect("UTF-8")]);
+    let plain = same_under_run("dl.c", &[plugin.to_str().expect("UTF-8")]);
     assert_eq!(plain.ended, Ended::Code(0));
 }
 
 // Goal: every kind of child and every end of one, also while threads allocate. Method: equal runs.
 #[test]
 fn forktree() {
-    let plain = same("forktree.c", &[]);
+    let plain = same_under_run("forktree.c", &[]);
     assert!(plain.stdout.ends_with("under fire: 0 wrong\n"), "{plain:?}");
 }
 
@@ -185,7 +193,7 @@ fn own_malloc() {
 // Goal: a Rust program with threads, caught panics and growing vectors. Method: equal runs.
 #[test]
 fn rust() {
-    assert_eq!(same("victim.rs", &[]).ended, Ended::Code(0));
+    assert_eq!(same_under_run("victim.rs", &[]).ended, Ended::Code(0));
 }
 
 // Goal: no block is ever given twice, lost or changed. Method: four threads that check contents

@@ -1,7 +1,6 @@
 //! `pageshim run` and the other commands, as a shell user meets them.
 
 use std::fs;
-use std::path::Path;
 
 use rustix::process::Signal;
 
@@ -352,40 +351,4 @@ fn run_follows_children() {
     let view = report_of(&temp, "out.pgs");
     assert!(view.named("forktree").len() >= 2);
     view.check_equations();
-}
-
-// Goal: real programs under run keep their output, and the summary is about them. Method: four of them.
-#[test]
-fn run_on_real_programs() {
-    for (command, script) in [
-        ("bash", "for i in 1 2 3; do echo $i; done; exit 3"),
-        (
-            "/usr/bin/perl",
-            "my @a = map { $_ x 10 } 1..10000; print scalar @a; exit 4",
-        ),
-        (
-            "/usr/bin/python3",
-            "import sys; print(sum(len(str(i)) for i in range(100000))); sys.exit(5)",
-        ),
-    ] {
-        let temp = Temp::new();
-        let flag = if command.ends_with("perl") {
-            "-e"
-        } else {
-            "-c"
-        };
-        let plain = Job::new(command).args([flag, script]).run();
-        let job = pageshim(&temp, &["run", "--", command, flag, script]);
-        let outcome = job.run();
-        assert_eq!(
-            (&outcome.stdout, outcome.ended),
-            (&plain.stdout, plain.ended),
-            "{command}"
-        );
-        let name = Path::new(command)
-            .file_name()
-            .and_then(|n| n.to_str())
-            .expect("UTF-8");
-        assert!(outcome.stderr.contains(name), "{command}: {outcome:#?}");
-    }
 }
