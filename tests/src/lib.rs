@@ -9,6 +9,7 @@
 //!   raw           a peer that breaks the protocol on purpose
 //!   job           one program run, with a deadline
 //!   programs      victims from tests/programs, compiled once
+//!   setting       settings of the whole system, changed for a moment
 //!   places, temp  where the built files are; directories that go away
 //! ```
 //! # Invariants
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod places;
 pub mod programs;
 pub mod raw;
+pub mod setting;
 pub mod temp;
 pub mod trial;
 pub mod view;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 
 pub use daemon::Daemon;
 pub use job::{Ended, Job, Outcome, Running};
+pub use setting::Setting;
 pub use temp::Temp;
 pub use trial::{Preload, Trial};
 pub use view::View;
