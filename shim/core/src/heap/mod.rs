@@ -16,6 +16,7 @@
 
 pub mod accounts;
 pub mod arena;
+pub mod choices;
 pub mod conformance;
 pub mod debug;
 pub mod failing;
