@@ -16,6 +16,7 @@
 
 pub mod accounts;
 pub mod arena;
+mod bump;
 pub mod choices;
 pub mod conformance;
 pub mod debug;
