@@ -70,6 +70,33 @@ fn pointers_that_are_no_blocks() {
     survives(&[], "pointers", 30);
 }
 
+// Goal: a free where a block would begin, but none was ever handed out, is refused: in exact by whoever does
+// it, in off by any thread that does not own the page (its own is a limit, told in ARCHITECTURE.md).
+#[test]
+fn slots_never_handed_out() {
+    for (mode, what) in [
+        ("exact", "uncarved"),
+        ("count", "uncarved"),
+        ("exact", "uncarved_by_thread"),
+        ("off", "uncarved_by_thread"),
+    ] {
+        let outcome = confined(mode, &[], what);
+        assert!(
+            outcome.stdout.ends_with(ALL_WELL),
+            "{what}, {mode}: {outcome:#?}"
+        );
+        let lines = outcome
+            .stderr
+            .matches("pageshim: invalid free of 0x")
+            .count();
+        assert_eq!(
+            (lines, outcome.stderr.lines().count()),
+            (1, 1),
+            "{what}, {mode}: {outcome:#?}"
+        );
+    }
+}
+
 // Goal: a second free never gives a block two owners. Method: each kind of block, with free and used
 // neighbours, with and without malloc_trim between; a few lines in every mode, off included.
 #[test]
