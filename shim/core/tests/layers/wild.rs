@@ -30,9 +30,9 @@ struct Model<H: WholeHeap> {
     mark: u8,
 }
 
-/// Offsets whose content is checked: the first and last 40 bytes.
+/// Offsets whose content is written and checked: the first and last 2 KiB.
 fn places(bytes: usize) -> impl Iterator<Item = usize> {
-    (0..bytes.min(40)).chain(bytes.saturating_sub(40)..bytes)
+    (0..bytes.min(2048)).chain(bytes.saturating_sub(2048)..bytes)
 }
 
 impl<H: WholeHeap> Model<H> {
@@ -55,6 +55,13 @@ impl<H: WholeHeap> Model<H> {
         let mark = self.mark;
         self.live.insert(block.address, Held { requested, mark });
         self.freed.remove(&block.address);
+        // What began here before begins here no more.
+        for old in self
+            .freed
+            .range(block.address..block.address + block.usable)
+        {
+            assert!(matches!(self.heap().find(*old), Found::Nothing), "{old:#x}");
+        }
     }
 
     fn intact(address: usize, held: &Held, bytes: usize) {
@@ -141,6 +148,13 @@ impl<H: WholeHeap> Model<H> {
         let found = self.heap().find(address);
         let is_live = matches!(found, Found::Live(_));
         assert_eq!(is_live, self.live.contains_key(&address), "{address:#x}");
+        let below = self.live.range(..address).next_back();
+        if below.is_some_and(|(at, held)| address < at + held.requested) {
+            assert!(
+                matches!(found, Found::Nothing),
+                "{address:#x} is inside a block"
+            );
+        }
         if self.remembers && self.freed.contains(&address) {
             assert!(matches!(found, Found::Freed), "{address:#x} is remembered");
         }

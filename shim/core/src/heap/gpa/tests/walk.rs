@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use pageshim_wire::process::{CLASS_WORDS, class, word};
 
 use super::super::classes::SLOT_CLASSES;
-use super::super::page::{Block, FULL, Kind, NOTIFY, Page};
+use super::super::page::{Block, FULL, Kind, NOTIFY, Page, RECORDS};
 use super::super::runs::Structs;
 use super::super::space::Space;
 use super::Driver;
@@ -54,6 +54,7 @@ impl Driver {
                     for page in list.iter().filter_map(|at| page_at(*at)) {
                         assert_eq!(page.owner_heap(), ptr::from_ref(*heap).addr(), "owner");
                         assert_eq!(page.flags() & FULL != 0, is_full, "FULL");
+                        assert_eq!(page.flags() & RECORDS != 0, page.has_records(), "RECORDS");
                         assert_eq!(page.class(), class);
                         let notify = page.remote.load(Ordering::Relaxed) & NOTIFY != 0;
                         assert!(is_full || !notify, "only a full page asks");
