@@ -34,14 +34,14 @@ use super::classes::{
     magic, page_slices, page_slots, slot_bytes,
 };
 use super::page::{Block, FLAGS, FULL, NOTIFY, Page, RECORDS, SINGLE};
-use super::space::Spaces;
+use super::space::{Spaces, Taste};
 use crate::heap::accounts::Accounts;
 use crate::sys;
 
 mod upkeep;
 
 const CARVE_BYTES: usize = 4096;
-const SPARES: usize = 4;
+const SPARES: usize = 1;
 static EMPTY: Page = Page::empty();
 
 /// Who holds a heap.
@@ -230,7 +230,7 @@ impl Heap {
     pub fn take_single(&self, bytes: usize, align: usize) -> Option<(Block, &'static Page, bool)> {
         self.maintain();
         let slices = u32::try_from(bytes.checked_add(SLICE_BYTES - 1)? >> SLICE_SHIFT).ok()?;
-        let run = self.spaces.take(slices.max(1), align)?;
+        let run = self.spaces.take(slices.max(1), align, Taste::Warm)?;
         let page = run.page;
         page.class.set(u8::try_from(SINGLETON).unwrap_or(u8::MAX));
         page.used.set(1);
@@ -338,7 +338,12 @@ impl Heap {
 
     fn fresh_page(&self, class: usize) -> Option<&'static Page> {
         let slices = u32::try_from(page_slices(class)).ok()?;
-        let page = self.spaces.take(slices, 1)?.page;
+        let bin = &self.bins[class];
+        // Few blocks may follow a class's first; memory that is resident and free is
+        // for those that use it up.
+        let first = bin.last.get().is_null() && bin.full.get().is_null();
+        let taste = if first { Taste::Clean } else { Taste::Warm };
+        let page = self.spaces.take(slices, 1, taste)?.page;
         let records = if self.recording.get() {
             self.spaces.space_of(page.start.get()).take_records(class)
         } else {

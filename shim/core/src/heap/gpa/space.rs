@@ -96,11 +96,23 @@ impl Inner {
         slices
     }
 
-    /// A free run of at least `slices`; one whose memory is still here first.
-    fn find(&self, space: &Space, slices: u32) -> Option<u32> {
-        let warm = self.waiting.find(space, slices);
-        warm.or_else(|| self.settled.find(space, slices))
+    /// A free run of at least `slices` for a taste.
+    fn find(&self, space: &Space, slices: u32, taste: Taste) -> Option<u32> {
+        let settled = || self.settled.find(space, slices);
+        match taste {
+            Taste::Warm => self.waiting.find(space, slices).or_else(settled),
+            Taste::Clean => settled(),
+        }
     }
+}
+
+/// Which free memory suits a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taste {
+    /// What is still resident first: the run will be used at once.
+    Warm,
+    /// What is not resident first: little of the run may ever be touched.
+    Clean,
 }
 
 /// A run of slices just taken.
@@ -226,16 +238,20 @@ impl Space {
     }
 
     /// Takes a run of `slices` whose first byte is aligned to `align`.
-    pub(super) fn take(&self, slices: u32, align: usize) -> Option<Run> {
+    pub(super) fn take(&self, slices: u32, align: usize, taste: Taste) -> Option<Run> {
         let mut inner = self.inner.lock();
         let step = u32::try_from((align >> SLICE_SHIFT).max(1)).ok()?;
         let wanted = slices.checked_add(step - 1)?;
-        if let Some(slice) = inner.find(self, wanted) {
+        if let Some(slice) = inner.find(self, wanted, taste) {
             return Some(self.cut(&mut inner, slice, slices, step));
         }
         let first = inner.next.next_multiple_of(step);
         let end = first.checked_add(slices)?;
-        self.grow(&mut inner, end)?;
+        if self.grow(&mut inner, end).is_none() {
+            // What is left is warm, or nothing.
+            let slice = inner.find(self, wanted, Taste::Warm)?;
+            return Some(self.cut(&mut inner, slice, slices, step));
+        }
         let skipped = first - inner.next;
         if skipped > 0 {
             let from = inner.next;
@@ -639,11 +655,11 @@ impl Spaces {
     }
 
     /// Takes a run from the first space that has room, reserving another when none has.
-    pub(super) fn take(&self, slices: u32, align: usize) -> Option<Run> {
+    pub(super) fn take(&self, slices: u32, align: usize, taste: Taste) -> Option<Run> {
         if align > ALIGN_MAX {
             return None;
         }
-        if let Some(run) = self.iter().find_map(|space| space.take(slices, align)) {
+        if let Some(run) = self.iter().find_map(|space| space.take(slices, align, taste)) {
             return Some(run);
         }
         let _serial = self.serial.lock();
@@ -656,7 +672,7 @@ impl Spaces {
         }
         while span >= need {
             if fresh.reserve(span) {
-                return fresh.take(slices, align);
+                return fresh.take(slices, align, taste);
             }
             span /= 2;
         }
