@@ -34,7 +34,7 @@ use super::classes::{
     magic, page_slices, page_slots, slot_bytes,
 };
 use super::page::{Block, FLAGS, FULL, NOTIFY, Page, RECORDS, SINGLE};
-use super::space::{Spaces, Taste};
+use super::space::{Run, Spaces, Taste};
 use crate::heap::accounts::Accounts;
 use crate::sys;
 
@@ -230,7 +230,7 @@ impl Heap {
     pub fn take_single(&self, bytes: usize, align: usize) -> Option<(Block, &'static Page, bool)> {
         self.maintain();
         let slices = u32::try_from(bytes.checked_add(SLICE_BYTES - 1)? >> SLICE_SHIFT).ok()?;
-        let run = self.spaces.take(slices.max(1), align, Taste::Warm)?;
+        let run = self.take_run(slices.max(1), align)?;
         let page = run.page;
         page.class.set(u8::try_from(SINGLETON).unwrap_or(u8::MAX));
         page.used.set(1);
@@ -342,8 +342,12 @@ impl Heap {
         // Few blocks may follow a class's first; memory that is resident and free is
         // for those that use it up.
         let first = bin.last.get().is_null() && bin.full.get().is_null();
-        let taste = if first { Taste::Clean } else { Taste::Warm };
-        let page = self.spaces.take(slices, 1, taste)?.page;
+        let run = if first {
+            self.spaces.take(slices, 1, Taste::Clean)
+        } else {
+            self.take_run(slices, 1)
+        };
+        let page = run?.page;
         let records = if self.recording.get() {
             self.spaces.space_of(page.start.get()).take_records(class)
         } else {
@@ -365,6 +369,39 @@ impl Heap {
         self.carve(page);
         self.enqueue_first(page);
         Some(page)
+    }
+
+    /// A run that will be used at once: resident memory that waits, or pages that are
+    /// kept empty, before memory the kernel has yet to give.
+    fn take_run(&self, slices: u32, align: usize) -> Option<Run> {
+        let warm = |taste| self.spaces.take(slices, align, taste);
+        if let Some(run) = warm(Taste::OnlyWarm) {
+            return Some(run);
+        }
+        if self.release_idle_page(slices)
+            && let Some(run) = warm(Taste::OnlyWarm)
+        {
+            return Some(run);
+        }
+        warm(Taste::Warm)
+    }
+
+    /// Gives back one page that is kept empty, of at least `slices`.
+    fn release_idle_page(&self, slices: u32) -> bool {
+        for bin in &self.bins {
+            if bin.last.get().is_null() {
+                continue;
+            }
+            let spare = bin.spares.iter().filter_map(|spare| page_at(spare.get()));
+            for page in spare.chain([bin.first.get()]) {
+                let ours = page.owner_heap() == self.address() && page.flags() & FULL == 0;
+                if ours && page.used.get() == 0 && page.slices.get() >= slices {
+                    self.release_page(page);
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     // ---- giving back ------------------------------------------------------
@@ -434,7 +471,8 @@ impl Heap {
         self.accounts.add_class(SINGLETON, class::CAPACITY, -bytes);
         self.accounts.add_class(SINGLETON, class::PAGES, -1);
         let space = self.spaces.space_of(page.start.get());
-        let waiting = space.give(page, true, sys::coarse_ms());
+        let emptied = space.is_record(page.single_bytes.get()) && space.empty(page);
+        let waiting = space.give(page, !emptied, sys::coarse_ms());
         self.ring(waiting);
         self.maintain();
     }

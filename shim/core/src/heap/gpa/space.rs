@@ -46,6 +46,8 @@ const RECORD_HUGE_FROM: usize = 4 << 20;
 /// Free slices go back to the kernel this long after they were freed.
 pub(super) const PURGE_AFTER_MS: u64 = 1000;
 
+/// Blocks up to this size wait to go back like all others.
+const LARGE_BYTES: usize = 128 << 10;
 /// `freed_at_ms` of a free run that does not wait to go back.
 const SETTLED: u64 = u64::MAX;
 /// Runs given back to the kernel between two holds of the lock.
@@ -73,6 +75,8 @@ pub struct Space {
     span: AtomicUsize,
     structs: AtomicUsize,
     records: AtomicUsize,
+    /// Bytes of the largest block freed so far.
+    largest: AtomicUsize,
     pages: Pages,
     inner: Lock<Inner>,
 }
@@ -101,6 +105,7 @@ impl Inner {
         let settled = || self.settled.find(space, slices);
         match taste {
             Taste::Warm => self.waiting.find(space, slices).or_else(settled),
+            Taste::OnlyWarm => self.waiting.find(space, slices),
             Taste::Clean => settled(),
         }
     }
@@ -111,6 +116,8 @@ impl Inner {
 pub(super) enum Taste {
     /// What is still resident first: the run will be used at once.
     Warm,
+    /// Resident memory or none.
+    OnlyWarm,
     /// What is not resident first: little of the run may ever be touched.
     Clean,
 }
@@ -139,6 +146,7 @@ impl Space {
             span: AtomicUsize::new(0),
             structs: AtomicUsize::new(0),
             records: AtomicUsize::new(0),
+            largest: AtomicUsize::new(LARGE_BYTES),
             pages,
             inner: Lock::new(Inner {
                 next: 1,
@@ -245,6 +253,9 @@ impl Space {
         if let Some(slice) = inner.find(self, wanted, taste) {
             return Some(self.cut(&mut inner, slice, slices, step));
         }
+        if taste == Taste::OnlyWarm {
+            return None;
+        }
         let first = inner.next.next_multiple_of(step);
         let end = first.checked_add(slices)?;
         if self.grow(&mut inner, end).is_none() {
@@ -341,6 +352,24 @@ impl Space {
             page.head.set(first);
             page.owner.store(INTERIOR, Ordering::Relaxed);
         }
+    }
+
+    /// True for a block larger than any that asked before, from 128 KiB on. Such a
+    /// one has just been outgrown or is not like the others: nobody will soon want a
+    /// run of its size, so its memory need not wait.
+    pub(super) fn is_record(&self, bytes: usize) -> bool {
+        if bytes <= self.largest.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.largest.store(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Gives the memory of a run in use back to the kernel; the run stays.
+    pub(super) fn empty(&self, page: &Page) -> bool {
+        let length = (page.slices.get() as usize) << SLICE_SHIFT;
+        // SAFETY: the caller owns the run, and no block lives in it.
+        unsafe { self.pages.purge(page.start.get(), length) }
     }
 
     /// Takes a run back. `dirty` when its memory was or may have been written.
@@ -659,8 +688,9 @@ impl Spaces {
         if align > ALIGN_MAX {
             return None;
         }
-        if let Some(run) = self.iter().find_map(|space| space.take(slices, align, taste)) {
-            return Some(run);
+        let run = self.iter().find_map(|space| space.take(slices, align, taste));
+        if run.is_some() || taste == Taste::OnlyWarm {
+            return run;
         }
         let _serial = self.serial.lock();
         let fresh = self.more.iter().find(|space| !space.is_reserved())?;
