@@ -688,7 +688,9 @@ impl Spaces {
         if align > ALIGN_MAX {
             return None;
         }
-        let run = self.iter().find_map(|space| space.take(slices, align, taste));
+        let run = self
+            .iter()
+            .find_map(|space| space.take(slices, align, taste));
         if run.is_some() || taste == Taste::OnlyWarm {
             return run;
         }
