@@ -41,7 +41,6 @@ use crate::sys;
 mod upkeep;
 
 const CARVE_BYTES: usize = 4096;
-const SPARES: usize = 1;
 static EMPTY: Page = Page::empty();
 
 /// Who holds a heap.
@@ -73,8 +72,7 @@ struct Bin {
     first: Cell<&'static Page>,
     last: Cell<*const Page>,
     full: Cell<*const Page>,
-    spares: [Cell<*const Page>; SPARES],
-    next_spare: Cell<u32>,
+    spare: Cell<*const Page>,
 }
 
 /// See the module's text.
@@ -93,6 +91,9 @@ pub struct Heap {
     next_heap: AtomicUsize,
     state: AtomicU32,
 }
+
+/// Byte offset of the table of pages by size.
+pub const DIRECT: usize = core::mem::offset_of!(Heap, direct);
 
 // SAFETY: H1; what is shared is atomic.
 unsafe impl Sync for Heap {}
@@ -135,8 +136,7 @@ impl Heap {
             first: Cell::new(&EMPTY),
             last: Cell::new(ptr::null()),
             full: Cell::new(ptr::null()),
-            spares: [const { Cell::new(ptr::null()) }; SPARES],
-            next_spare: Cell::new(0),
+            spare: Cell::new(ptr::null()),
         };
         let heap = Self {
             direct: core::array::from_fn(|_| Cell::new(&EMPTY)),
@@ -392,8 +392,10 @@ impl Heap {
             if bin.last.get().is_null() {
                 continue;
             }
-            let spare = bin.spares.iter().filter_map(|spare| page_at(spare.get()));
-            for page in spare.chain([bin.first.get()]) {
+            for page in page_at(bin.spare.get())
+                .into_iter()
+                .chain([bin.first.get()])
+            {
                 let ours = page.owner_heap() == self.address() && page.flags() & FULL == 0;
                 if ours && page.used.get() == 0 && page.slices.get() >= slices {
                     self.release_page(page);
@@ -673,20 +675,17 @@ impl Heap {
         }
     }
 
-    /// A page has no block left: a few stay for reuse, the others go back.
-    fn retire_empty(&self, page: &'static Page) {
+    /// A page of ours, not its class's only one, has no block left: one stays for
+    /// reuse, the others go back.
+    pub fn retire_empty(&self, page: &'static Page) {
         let bin = &self.bins[page.class()];
         if ptr::eq(bin.last.get(), page) && ptr::eq(bin.first.get(), page) {
             return;
         }
-        let turn = bin.next_spare.get();
-        let spare = &bin.spares[turn as usize % SPARES];
-        let kept = spare.get();
-        if ptr::eq(kept, page) || bin.spares.iter().any(|other| ptr::eq(other.get(), page)) {
+        let kept = bin.spare.replace(page);
+        if ptr::eq(kept, page) {
             return;
         }
-        bin.next_spare.set(turn.wrapping_add(1));
-        spare.set(page);
         if let Some(old) = page_at(kept)
             && old.used.get() == 0
             && old.owner_heap() == self.address()
@@ -703,10 +702,8 @@ impl Heap {
             return;
         }
         let bin = &self.bins[page.class()];
-        for spare in &bin.spares {
-            if ptr::eq(spare.get(), page) {
-                spare.set(ptr::null());
-            }
+        if ptr::eq(bin.spare.get(), page) {
+            bin.spare.set(ptr::null());
         }
         self.dequeue(page);
         let class = page.class();
@@ -797,9 +794,7 @@ impl Heap {
                 }
                 mine.full.set(page);
             }
-            for spare in &bin.spares {
-                spare.set(ptr::null());
-            }
+            bin.spare.set(ptr::null());
         }
         // Pairs with the fence in hand_over.
         fence(Ordering::SeqCst);

@@ -75,6 +75,8 @@ pub struct Space {
     span: AtomicUsize,
     structs: AtomicUsize,
     records: AtomicUsize,
+    /// What an address' slice number, times a struct's bytes, lacks to its struct.
+    bias: AtomicUsize,
     /// Bytes of the largest block freed so far.
     largest: AtomicUsize,
     pages: Pages,
@@ -146,6 +148,7 @@ impl Space {
             span: AtomicUsize::new(0),
             structs: AtomicUsize::new(0),
             records: AtomicUsize::new(0),
+            bias: AtomicUsize::new(0),
             largest: AtomicUsize::new(LARGE_BYTES),
             pages,
             inner: Lock::new(Inner {
@@ -170,12 +173,14 @@ impl Space {
         let align = span.min(ALIGN_MAX);
         let structs = (span >> (SLICE_SHIFT - PAGE_STRUCT_SHIFT)).max(STRUCT_STEP);
         let records = span / 2;
-        let Some(at) = self.pages.reserve(align + structs + records + span) else {
+        let Some(reserved) = self.pages.reserve(align + structs + records + span) else {
             return false;
         };
-        let base = (at + structs + records).next_multiple_of(align);
-        self.structs
-            .store(base - records - structs, Ordering::Relaxed);
+        let base = (reserved + structs + records).next_multiple_of(align);
+        let at = base - records - structs;
+        let bias = at.wrapping_sub(base >> SLICE_SHIFT << PAGE_STRUCT_SHIFT);
+        self.structs.store(at, Ordering::Relaxed);
+        self.bias.store(bias, Ordering::Relaxed);
         self.records.store(base - records, Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
         self.span.store(span, Ordering::Release);
@@ -578,6 +583,21 @@ impl Space {
         // SAFETY: caller's duty.
         unsafe { self.inner.release() };
     }
+}
+
+/// Byte offsets of what the plain paths use, in [`Spaces`]: its first space's.
+pub(super) mod layout {
+    use core::mem::offset_of;
+
+    use super::{Space, Spaces};
+
+    const FIRST: usize = offset_of!(Spaces, first);
+    /// Address of the slices.
+    pub const BASE: usize = FIRST + offset_of!(Space, base);
+    /// Bytes of slices handed out.
+    pub const LIMIT: usize = FIRST + offset_of!(Space, limit);
+    /// See the field.
+    pub const BIAS: usize = FIRST + offset_of!(Space, bias);
 }
 
 fn signed(bytes: usize) -> i64 {
