@@ -130,7 +130,7 @@ stub! { 3:
     "__posix_memalign" libc_posix_memalign_stub => posix_memalign;
 }
 
-/// The plain fast path for calloc, see [`crate::plain`].
+/// The plain fast path for calloc and realloc, see [`crate::plain`].
 #[inline(always)]
 fn fast_take(requested: usize) -> Option<NonNull<u8>> {
     let thread = tls::get()?;
@@ -241,7 +241,33 @@ extern "C" fn calloc(count: usize, bytes: usize, sp: *const u64, bp: u64) -> *mu
     or_enomem(taken.pointer)
 }
 
+/// The plain path of a realloc: the block is one of this thread's heap, nothing is
+/// recorded, and it fits where it is or a free slot waits. `None` when not plain.
+#[inline(always)]
+fn fast_resize(pointer: *mut u8, requested: usize) -> Option<NonNull<u8>> {
+    let Some(block) = NonNull::new(pointer) else {
+        return fast_take(requested);
+    };
+    let thread = tls::get().filter(|thread| thread.gate() == 0)?;
+    let page = SPACES.first().page_of(pointer.addr())?;
+    let usable = thread.heap().usable_fast(page, Block::at(block))?;
+    if requested == 0 {
+        return None;
+    }
+    if requested <= usable && requested >= usable / 2 {
+        return Some(block);
+    }
+    let fresh = fast_take(requested)?;
+    // SAFETY: two live blocks, each of at least the smaller of the sizes.
+    unsafe { fresh.copy_from_nonoverlapping(block, requested.min(usable)) };
+    thread.heap().give_own(page, Block::at(block));
+    Some(fresh)
+}
+
 extern "C" fn realloc(pointer: *mut u8, requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    if let Some(plain) = fast_resize(pointer, requested) {
+        return plain.as_ptr().cast();
+    }
     let call = call(Api::Realloc, sp, bp);
     let address = pointer.expose_provenance();
     if address == 0 {

@@ -41,6 +41,7 @@ use crate::sys;
 mod upkeep;
 
 const CARVE_BYTES: usize = 4096;
+const SPARES: usize = 4;
 static EMPTY: Page = Page::empty();
 
 /// Who holds a heap.
@@ -72,7 +73,8 @@ struct Bin {
     first: Cell<&'static Page>,
     last: Cell<*const Page>,
     full: Cell<*const Page>,
-    spare: Cell<*const Page>,
+    spares: [Cell<*const Page>; SPARES],
+    next_spare: Cell<u32>,
 }
 
 /// See the module's text.
@@ -136,7 +138,8 @@ impl Heap {
             first: Cell::new(&EMPTY),
             last: Cell::new(ptr::null()),
             full: Cell::new(ptr::null()),
-            spare: Cell::new(ptr::null()),
+            spares: [const { Cell::new(ptr::null()) }; SPARES],
+            next_spare: Cell::new(0),
         };
         let heap = Self {
             direct: core::array::from_fn(|_| Cell::new(&EMPTY)),
@@ -392,10 +395,8 @@ impl Heap {
             if bin.last.get().is_null() {
                 continue;
             }
-            for page in page_at(bin.spare.get())
-                .into_iter()
-                .chain([bin.first.get()])
-            {
+            let spares = bin.spares.iter().filter_map(|spare| page_at(spare.get()));
+            for page in spares.chain([bin.first.get()]) {
                 let ours = page.owner_heap() == self.address() && page.flags() & FULL == 0;
                 if ours && page.used.get() == 0 && page.slices.get() >= slices {
                     self.release_page(page);
@@ -417,6 +418,14 @@ impl Heap {
         }
         self.give_own(page, block);
         true
+    }
+
+    /// Bytes usable in a live block when its page is ours and nothing is special about it.
+    #[inline(always)]
+    pub fn usable_fast(&self, page: &Page, block: Block) -> Option<usize> {
+        let plain = page.owner.load(Ordering::Relaxed) == self.address();
+        let live = plain && page.slot_at(block.address()).is_some() && !block.is_marked_free(page);
+        live.then(|| page.slot_bytes.get() as usize)
     }
 
     /// True for a page of slots with records that is ours and not full.
@@ -675,17 +684,19 @@ impl Heap {
         }
     }
 
-    /// A page of ours, not its class's only one, has no block left: one stays for
+    /// A page of ours, not its class's only one, has no block left: a few stay for
     /// reuse, the others go back.
     pub fn retire_empty(&self, page: &'static Page) {
         let bin = &self.bins[page.class()];
         if ptr::eq(bin.last.get(), page) && ptr::eq(bin.first.get(), page) {
             return;
         }
-        let kept = bin.spare.replace(page);
-        if ptr::eq(kept, page) {
+        if bin.spares.iter().any(|spare| ptr::eq(spare.get(), page)) {
             return;
         }
+        let turn = bin.next_spare.get();
+        bin.next_spare.set(turn.wrapping_add(1));
+        let kept = bin.spares[turn as usize % SPARES].replace(page);
         if let Some(old) = page_at(kept)
             && old.used.get() == 0
             && old.owner_heap() == self.address()
@@ -702,8 +713,10 @@ impl Heap {
             return;
         }
         let bin = &self.bins[page.class()];
-        if ptr::eq(bin.spare.get(), page) {
-            bin.spare.set(ptr::null());
+        for spare in &bin.spares {
+            if ptr::eq(spare.get(), page) {
+                spare.set(ptr::null());
+            }
         }
         self.dequeue(page);
         let class = page.class();
@@ -794,7 +807,7 @@ impl Heap {
                 }
                 mine.full.set(page);
             }
-            bin.spare.set(ptr::null());
+            bin.spares.iter().for_each(|spare| spare.set(ptr::null()));
         }
         // Pairs with the fence in hand_over.
         fence(Ordering::SeqCst);

@@ -126,13 +126,15 @@ impl Heap {
     /// Gives spare pages back; answers nothing, the space's purge counts.
     fn release_spares(&self) {
         for (class, bin) in self.bins.iter().enumerate() {
-            let Some(page) = page_at(bin.spare.replace(ptr::null())) else {
-                continue;
-            };
-            let ours = page.owner_heap() == self.address() && page.class() == class;
-            let alone = ptr::eq(bin.last.get(), page) && ptr::eq(bin.first.get(), page);
-            if ours && page.used.get() == 0 && page.flags() & FULL == 0 && !alone {
-                self.release_page(page);
+            for spare in &bin.spares {
+                let Some(page) = page_at(spare.replace(ptr::null())) else {
+                    continue;
+                };
+                let ours = page.owner_heap() == self.address() && page.class() == class;
+                let alone = ptr::eq(bin.last.get(), page) && ptr::eq(bin.first.get(), page);
+                if ours && page.used.get() == 0 && page.flags() & FULL == 0 && !alone {
+                    self.release_page(page);
+                }
             }
         }
     }
