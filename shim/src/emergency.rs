@@ -21,20 +21,24 @@ use crate::world::{ACCOUNTS, PAGES, STATE};
 const HEAPS: usize = 4;
 const SPAN: usize = 64 << 20;
 
+/// One small heap. All zero until it is opened, so that the four take no page of
+/// the library's data in a process that never needs one.
 struct Spare {
     taken: AtomicBool,
-    spaces: Spaces,
+    opened: AtomicBool,
+    spaces: UnsafeCell<MaybeUninit<Spaces>>,
     heap: UnsafeCell<MaybeUninit<Heap>>,
 }
 
-// SAFETY: the heap is used only by whoever holds `taken`.
+// SAFETY: the heap is used only by whoever holds `taken`, the spaces after `opened`.
 unsafe impl Sync for Spare {}
 
 static SPARES: [Spare; HEAPS] = [const {
     Spare {
         taken: AtomicBool::new(false),
-        spaces: Spaces::new(PAGES),
-        heap: UnsafeCell::new(MaybeUninit::uninit()),
+        opened: AtomicBool::new(false),
+        spaces: UnsafeCell::new(MaybeUninit::zeroed()),
+        heap: UnsafeCell::new(MaybeUninit::zeroed()),
     }
 }; HEAPS];
 
@@ -52,15 +56,36 @@ impl Spare {
 
     fn open(&'static self) -> Option<&'static Heap> {
         let place = self.heap.get().cast::<Heap>();
-        if !self.spaces.first().is_reserved() {
-            if !self.spaces.reserve(SPAN) {
+        if self.spaces().is_none() {
+            let at = self.spaces.get().cast::<Spaces>();
+            // SAFETY: `taken` is ours, and nobody looks before `opened`.
+            let spaces = unsafe {
+                at.write(Spaces::new(PAGES));
+                &*at
+            };
+            if !spaces.reserve(SPAN) {
                 return None;
             }
             // SAFETY: a static of the right type, used under `taken`.
-            unsafe { Heap::place_unlisted(place, &self.spaces, &ACCOUNTS, false) };
+            unsafe { Heap::place_unlisted(place, spaces, &ACCOUNTS, false) };
+            // Pairs with the Acquire in spaces().
+            self.opened.store(true, Ordering::Release);
         }
         // SAFETY: placed by the first caller, under `taken`.
         Some(unsafe { &*place })
+    }
+
+    /// Its spaces, once it was opened.
+    fn spaces(&'static self) -> Option<&'static Spaces> {
+        if !self.opened.load(Ordering::Acquire) {
+            return None;
+        }
+        // SAFETY: written before `opened` was set, and never moved.
+        Some(unsafe { (*self.spaces.get()).assume_init_ref() })
+    }
+
+    fn page_of(&'static self, address: usize) -> Option<&'static Page> {
+        self.spaces()?.page_checked(address)
     }
 }
 
@@ -83,10 +108,7 @@ pub(crate) fn allocate(requested: usize, align: usize) -> *mut u8 {
 
 /// The page of a block handed out here.
 pub(crate) fn page_of(address: usize) -> Option<&'static Page> {
-    SPARES.iter().find_map(|spare| {
-        let reserved = spare.spaces.first().is_reserved();
-        reserved.then(|| spare.spaces.page_checked(address))?
-    })
+    SPARES.iter().find_map(|spare| spare.page_of(address))
 }
 
 /// Frees a block handed out here.
@@ -96,8 +118,7 @@ pub(crate) fn free(address: usize, page: &'static Page) {
     };
     let own = |spare: &&'static Spare| {
         let heap = spare.heap.get().addr();
-        page.is_single() && spare.spaces.page_checked(address).is_some()
-            || page.owner_heap() == heap
+        page.is_single() && spare.page_of(address).is_some() || page.owner_heap() == heap
     };
     if let Some(spare) = SPARES.iter().find(own)
         && spare.with(|heap| heap.give(page, block)).is_none()

@@ -3,7 +3,7 @@
 //! # Design
 //! Each export is a naked stub that hands its caller's stack and frame pointer
 //! on, so that no frame of ours has to be unwound; the function behind it is
-//! plain Rust. `errno` is set on failure and never touched otherwise (our system
+//! Rust. Stubs of malloc and free try the plain path first, see [`crate::plain`]. `errno` is set on failure and never touched otherwise (our system
 //! calls are raw).
 #![allow(unsafe_code)]
 
@@ -18,6 +18,7 @@ use pageshim_core::unwind::Regs;
 use pageshim_core::whole::Family;
 use pageshim_wire::thread::Api;
 
+use crate::plain::{naked_give, naked_take};
 use crate::serve::{self, Call};
 use crate::whole::{self, Claim};
 use crate::world::SPACES;
@@ -61,6 +62,20 @@ pub(crate) fn or_enomem(pointer: *mut u8) -> *mut c_void {
 
 // The stubs, by number of arguments: sp and bp become the next two.
 macro_rules! stub {
+    (take: $($name:literal $stub:ident => $target:path;)*) => {$(
+        #[unsafe(naked)]
+        #[unsafe(export_name = $name)]
+        unsafe extern "C" fn $stub() {
+            naked_take!(["mov rsi, rsp", "mov rdx, rbp", "jmp {slow}"] slow = sym $target)
+        }
+    )*};
+    (give: $($name:literal $stub:ident $moves:literal => $target:path;)*) => {$(
+        #[unsafe(naked)]
+        #[unsafe(export_name = $name)]
+        unsafe extern "C" fn $stub() {
+            naked_give!([$moves, "jmp {slow}"] slow = sym $target)
+        }
+    )*};
     (1: $($name:literal $stub:ident => $target:path;)*) => {$(
         #[unsafe(naked)]
         #[unsafe(export_name = $name)]
@@ -84,12 +99,18 @@ macro_rules! stub {
     )*};
 }
 
+stub! { take:
+    "malloc" malloc_stub => malloc_recorded;
+    "__libc_malloc" libc_malloc_stub => malloc_recorded;
+}
+stub! { give:
+    "free" free_stub "mov rsi, rsp; mov rdx, rbp" => free_recorded;
+    "__libc_free" libc_free_stub "mov rsi, rsp; mov rdx, rbp" => free_recorded;
+    "cfree" cfree_stub "mov rsi, rsp; mov rdx, rbp" => free_recorded;
+    "free_sized" free_sized_stub "mov rdx, rsp; mov rcx, rbp" => free_sized;
+    "free_aligned_sized" free_aligned_sized_stub "mov rcx, rsp; mov r8, rbp" => free_aligned_sized;
+}
 stub! { 1:
-    "malloc" malloc_stub => malloc;
-    "__libc_malloc" libc_malloc_stub => malloc;
-    "free" free_stub => free;
-    "__libc_free" libc_free_stub => free;
-    "cfree" cfree_stub => free;
     "valloc" valloc_stub => valloc;
     "__libc_valloc" libc_valloc_stub => valloc;
     "pvalloc" pvalloc_stub => pvalloc;
@@ -103,31 +124,20 @@ stub! { 2:
     "aligned_alloc" aligned_alloc_stub => aligned_alloc;
     "memalign" memalign_stub => memalign;
     "__libc_memalign" libc_memalign_stub => memalign;
-    "free_sized" free_sized_stub => free_sized;
 }
 stub! { 3:
     "posix_memalign" posix_memalign_stub => posix_memalign;
     "__posix_memalign" libc_posix_memalign_stub => posix_memalign;
-    "free_aligned_sized" free_aligned_sized_stub => free_aligned_sized;
 }
 
-/// The plain fast path: this thread's heap has a slot, and nothing is recorded.
+/// The plain fast path for calloc and realloc, see [`crate::plain`].
 #[inline(always)]
-pub(crate) fn fast_take(requested: usize) -> Option<NonNull<u8>> {
+fn fast_take(requested: usize) -> Option<NonNull<u8>> {
     let thread = tls::get()?;
     if requested > DIRECT_MAX || thread.gate() != 0 {
         return None;
     }
     NonNull::new(thread.heap().take_fast(requested)?.pointer())
-}
-
-// Every way out of a fast path is a call in tail position with the same
-// arguments, so that it needs no frame.
-extern "C" fn malloc(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
-    match fast_take(requested) {
-        Some(pointer) => pointer.as_ptr().cast(),
-        None => malloc_recorded(requested, sp, bp),
-    }
 }
 
 #[inline(never)]
@@ -147,26 +157,6 @@ extern "C" fn malloc_recorded(requested: usize, sp: *const u64, bp: u64) -> *mut
 #[inline(never)]
 extern "C" fn malloc_slow(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
     or_enomem(serve::allocate(requested, ALIGN, &call(Api::Malloc, sp, bp)).pointer)
-}
-
-/// The plain fast path of a free; false when it is not plain.
-#[inline(always)]
-fn free_plain(pointer: *mut u8) -> bool {
-    if let Some(thread) = tls::get()
-        && thread.gate() == 0
-        && let Some(page) = SPACES.first().page_of(pointer.addr())
-    {
-        // SAFETY: an address in our space is not zero.
-        let block = Block::at(unsafe { NonNull::new_unchecked(pointer) });
-        return thread.heap().give_fast(page, block);
-    }
-    false
-}
-
-extern "C" fn free(pointer: *mut u8, sp: *const u64, bp: u64) {
-    if !free_plain(pointer) {
-        free_recorded(pointer, sp, bp);
-    }
 }
 
 #[inline(never)]
@@ -209,12 +199,9 @@ pub(crate) fn claim(family: Family, bytes: Option<usize>, align: Option<usize>) 
     }
 }
 
-/// [`free`] by a function that says more than the address.
+/// `free`, when it is not plain, by a function that says more than the address.
 #[inline(always)]
 pub(crate) fn free_as(pointer: *mut u8, sp: *const u64, bp: u64, claim: Claim) {
-    if free_plain(pointer) {
-        return;
-    }
     if whole::checks() {
         free_claimed(pointer, sp, bp, claim);
     } else {
@@ -254,7 +241,33 @@ extern "C" fn calloc(count: usize, bytes: usize, sp: *const u64, bp: u64) -> *mu
     or_enomem(taken.pointer)
 }
 
+/// The plain path of a realloc: the block is one of this thread's heap, nothing is
+/// recorded, and it fits where it is or a free slot waits. `None` when not plain.
+#[inline(always)]
+fn fast_resize(pointer: *mut u8, requested: usize) -> Option<NonNull<u8>> {
+    let Some(block) = NonNull::new(pointer) else {
+        return fast_take(requested);
+    };
+    let thread = tls::get().filter(|thread| thread.gate() == 0)?;
+    let page = SPACES.first().page_of(pointer.addr())?;
+    let usable = thread.heap().usable_fast(page, Block::at(block))?;
+    if requested == 0 {
+        return None;
+    }
+    if requested <= usable && requested >= usable / 2 {
+        return Some(block);
+    }
+    let fresh = fast_take(requested)?;
+    // SAFETY: two live blocks, each of at least the smaller of the sizes.
+    unsafe { fresh.copy_from_nonoverlapping(block, requested.min(usable)) };
+    thread.heap().give_own(page, Block::at(block));
+    Some(fresh)
+}
+
 extern "C" fn realloc(pointer: *mut u8, requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
+    if let Some(plain) = fast_resize(pointer, requested) {
+        return plain.as_ptr().cast();
+    }
     let call = call(Api::Realloc, sp, bp);
     let address = pointer.expose_provenance();
     if address == 0 {

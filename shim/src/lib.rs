@@ -18,6 +18,8 @@ mod life;
 mod link;
 mod misuse;
 mod operators;
+#[macro_use]
+mod plain;
 mod serve;
 mod stats;
 mod thread;

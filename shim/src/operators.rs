@@ -14,12 +14,18 @@ use pageshim_core::heap::gpa::classes::ALIGN;
 use pageshim_core::whole::Family;
 use pageshim_wire::thread::Api;
 
-use crate::exports::{call, claim, fast_take, free_as};
+use crate::exports::{call, claim, free_as};
+use crate::plain::{naked_give, naked_take};
 use crate::serve;
 use crate::whole::{self, Claim};
 
+// The body of an operator that has no fast path.
+macro_rules! naked_plain {
+    ([$($line:literal),* $(,)?] $($operand:tt)*) => { naked_asm!($($line,)* $($operand)*) };
+}
+
 macro_rules! news {
-    ($($name:literal $stub:ident $next:ident $symbol:literal $make:ident;)*) => {$(
+    ($($name:literal $stub:ident $next:ident $symbol:literal $make:ident $body:ident;)*) => {$(
         static $next: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
         #[unsafe(naked)]
@@ -37,7 +43,7 @@ macro_rules! news {
                 }
                 pointer
             }
-            naked_asm!(
+            $body!([
                 "push rdi",
                 "push rsi",
                 "sub rsp, 8",
@@ -58,6 +64,7 @@ macro_rules! news {
                 "3:",
                 "xor eax, eax",
                 "ret",
+                ]
                 make = sym make,
                 next = sym $next,
             )
@@ -66,16 +73,16 @@ macro_rules! news {
 }
 
 news! {
-    "_Znwm" new_one NEXT_ONE c"_Znwm" plain;
-    "_Znam" new_array NEXT_ARRAY c"_Znam" plain_array;
-    "_ZnwmRKSt9nothrow_t" new_one_nothrow NEXT_ONE_NOTHROW c"_ZnwmRKSt9nothrow_t" plain;
-    "_ZnamRKSt9nothrow_t" new_array_nothrow NEXT_ARRAY_NOTHROW c"_ZnamRKSt9nothrow_t" plain_array;
-    "_ZnwmSt11align_val_t" new_aligned NEXT_ALIGNED c"_ZnwmSt11align_val_t" aligned;
-    "_ZnamSt11align_val_t" new_array_aligned NEXT_ARRAY_ALIGNED c"_ZnamSt11align_val_t" aligned_array;
+    "_Znwm" new_one NEXT_ONE c"_Znwm" plain naked_take;
+    "_Znam" new_array NEXT_ARRAY c"_Znam" plain_array naked_take;
+    "_ZnwmRKSt9nothrow_t" new_one_nothrow NEXT_ONE_NOTHROW c"_ZnwmRKSt9nothrow_t" plain naked_take;
+    "_ZnamRKSt9nothrow_t" new_array_nothrow NEXT_ARRAY_NOTHROW c"_ZnamRKSt9nothrow_t" plain_array naked_take;
+    "_ZnwmSt11align_val_t" new_aligned NEXT_ALIGNED c"_ZnwmSt11align_val_t" aligned naked_plain;
+    "_ZnamSt11align_val_t" new_array_aligned NEXT_ARRAY_ALIGNED c"_ZnamSt11align_val_t" aligned_array naked_plain;
     "_ZnwmSt11align_val_tRKSt9nothrow_t" new_aligned_nothrow NEXT_ALIGNED_NOTHROW
-        c"_ZnwmSt11align_val_tRKSt9nothrow_t" aligned;
+        c"_ZnwmSt11align_val_tRKSt9nothrow_t" aligned naked_plain;
     "_ZnamSt11align_val_tRKSt9nothrow_t" new_array_aligned_nothrow NEXT_ARRAY_ALIGNED_NOTHROW
-        c"_ZnamSt11align_val_tRKSt9nothrow_t" aligned_array;
+        c"_ZnamSt11align_val_tRKSt9nothrow_t" aligned_array naked_plain;
 }
 
 // The pointer comes first; sp and bp take the next two registers, and what the
@@ -95,7 +102,7 @@ macro_rules! deletes {
             ) {
                 free_as(pointer, sp, bp, $claim(Family::$family, first, second));
             }
-            naked_asm!($moves, "mov rsi, rsp", "mov rdx, rbp", "jmp {}", sym delete)
+            naked_give!([$moves, "mov rsi, rsp", "mov rdx, rbp", "jmp {slow}"] slow = sym delete)
         }
     )*};
 }
@@ -136,10 +143,7 @@ fn both(family: Family, bytes: usize, align: usize) -> Claim {
 }
 
 fn plain_array(requested: usize, second: usize, sp: *const u64, bp: u64) -> *mut u8 {
-    match fast_take(requested) {
-        Some(pointer) => pointer.as_ptr(),
-        None => as_array(plain(requested, second, sp, bp)),
-    }
+    as_array(plain(requested, second, sp, bp))
 }
 
 fn aligned_array(requested: usize, align: usize, sp: *const u64, bp: u64) -> *mut u8 {
@@ -155,10 +159,7 @@ fn as_array(pointer: *mut u8) -> *mut u8 {
 }
 
 fn plain(requested: usize, _second: usize, sp: *const u64, bp: u64) -> *mut u8 {
-    match fast_take(requested) {
-        Some(pointer) => pointer.as_ptr(),
-        None => serve::allocate(requested, ALIGN, &call(Api::New, sp, bp)).pointer,
-    }
+    serve::allocate(requested, ALIGN, &call(Api::New, sp, bp)).pointer
 }
 
 fn aligned(requested: usize, align: usize, sp: *const u64, bp: u64) -> *mut u8 {

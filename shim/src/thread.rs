@@ -75,6 +75,10 @@ impl Drop for Inside<'_> {
 }
 
 impl Thread {
+    /// Where the gate and the heap are, for [`crate::plain`].
+    pub(crate) const GATE_AT: usize = core::mem::offset_of!(Self, gate);
+    pub(crate) const HEAP_AT: usize = core::mem::offset_of!(Self, heap);
+
     /// The thread's heap.
     #[inline]
     pub(crate) fn heap(&self) -> &'static Heap {

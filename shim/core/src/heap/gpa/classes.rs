@@ -1,14 +1,16 @@
-//! Size classes: 16 bytes apart up to 128, then four to a doubling, up to 64 KiB.
+//! Size classes: 16 bytes apart up to 256, then nine to a doubling, up to 64 KiB.
 //!
-//! Rounding costs 8 % on average and 20 % at worst above 128 bytes. All
-//! functions are pure arithmetic.
+//! The nine are the eighths, and half an eighth above each power of two: programs
+//! ask for a power of two and a header more than for anything else. Rounding
+//! costs 4 % on average and 10 % at worst above 256 bytes. All functions are pure
+//! arithmetic.
 
 /// Bytes of a slice, the unit of page runs.
 pub const SLICE_BYTES: usize = 1 << SLICE_SHIFT;
 /// log2 of [`SLICE_BYTES`].
 pub const SLICE_SHIFT: u32 = 16;
 /// Classes with slots; the class of this number is "singleton".
-pub const SLOT_CLASSES: usize = 44;
+pub const SLOT_CLASSES: usize = 88;
 /// The class of blocks that have a page run to themselves.
 pub const SINGLETON: usize = SLOT_CLASSES;
 /// All classes.
@@ -17,17 +19,23 @@ pub const CLASSES: usize = SLOT_CLASSES + 1;
 pub const SLOT_MAX: usize = 64 * 1024;
 /// Largest slot in a one-slice page.
 pub const SMALL_MAX: usize = 8 * 1024;
-/// Slices of a page of larger slots.
-pub const MEDIUM_SLICES: usize = 8;
+/// Slots a page of larger slots has at least.
+const MEDIUM_SLOTS: usize = 5;
 /// Requests up to this size find their page by table.
 pub const DIRECT_MAX: usize = 1024;
 /// Every block's alignment.
 pub const ALIGN: usize = 16;
 
+/// Largest slot of the classes 16 bytes apart, and their number.
+const EVEN_MAX: usize = 256;
+const EVEN: usize = EVEN_MAX / 16;
+/// Classes of a doubling above.
+const STEPS: usize = 9;
+
 /// The class that serves `requested` bytes (at most [`SLOT_MAX`]).
 #[inline]
 pub const fn class_of(requested: usize) -> usize {
-    if requested <= 128 {
+    if requested <= EVEN_MAX {
         return if requested == 0 {
             0
         } else {
@@ -36,27 +44,33 @@ pub const fn class_of(requested: usize) -> usize {
     }
     let last = requested - 1;
     let doubling = last.ilog2() as usize;
-    let quarter = (last >> (doubling - 2)) & 3;
-    8 + (doubling - 7) * 4 + quarter
+    let sixteenth = (last >> (doubling - 4)) & 15;
+    let step = sixteenth / 2 + (sixteenth != 0) as usize;
+    EVEN + (doubling - 8) * STEPS + step
 }
 
 /// Bytes of a slot of `class`.
 pub const fn slot_bytes(class: usize) -> usize {
-    if class < 8 {
+    if class < EVEN {
         return (class + 1) * 16;
     }
-    let doubling = (class - 8) / 4 + 7;
-    let quarter = (class - 8) % 4;
-    (1 << doubling) + ((quarter + 1) << (doubling - 2))
+    let doubling = (class - EVEN) / STEPS + 8;
+    match (class - EVEN) % STEPS {
+        0 => (1 << doubling) + (1 << (doubling - 4)),
+        step => (1 << doubling) + (step << (doubling - 3)),
+    }
 }
 
-/// Slices of a page of `class`.
+/// Slices of a page of `class`: few, because what a page does not use of memory
+/// that was resident before is nobody's.
 pub const fn page_slices(class: usize) -> usize {
-    if slot_bytes(class) <= SMALL_MAX {
-        1
-    } else {
-        MEDIUM_SLICES
+    let slot = slot_bytes(class);
+    if slot <= SMALL_MAX {
+        return 1;
     }
+    (slot * MEDIUM_SLOTS)
+        .div_ceil(SLICE_BYTES)
+        .next_power_of_two()
 }
 
 /// Slots of a page of `class`.

@@ -34,7 +34,7 @@ use super::classes::{
     magic, page_slices, page_slots, slot_bytes,
 };
 use super::page::{Block, FLAGS, FULL, NOTIFY, Page, RECORDS, SINGLE};
-use super::space::Spaces;
+use super::space::{Run, Spaces, Taste};
 use crate::heap::accounts::Accounts;
 use crate::sys;
 
@@ -93,6 +93,9 @@ pub struct Heap {
     next_heap: AtomicUsize,
     state: AtomicU32,
 }
+
+/// Byte offset of the table of pages by size.
+pub const DIRECT: usize = core::mem::offset_of!(Heap, direct);
 
 // SAFETY: H1; what is shared is atomic.
 unsafe impl Sync for Heap {}
@@ -230,7 +233,7 @@ impl Heap {
     pub fn take_single(&self, bytes: usize, align: usize) -> Option<(Block, &'static Page, bool)> {
         self.maintain();
         let slices = u32::try_from(bytes.checked_add(SLICE_BYTES - 1)? >> SLICE_SHIFT).ok()?;
-        let run = self.spaces.take(slices.max(1), align)?;
+        let run = self.take_run(slices.max(1), align)?;
         let page = run.page;
         page.class.set(u8::try_from(SINGLETON).unwrap_or(u8::MAX));
         page.used.set(1);
@@ -338,7 +341,16 @@ impl Heap {
 
     fn fresh_page(&self, class: usize) -> Option<&'static Page> {
         let slices = u32::try_from(page_slices(class)).ok()?;
-        let page = self.spaces.take(slices, 1)?.page;
+        let bin = &self.bins[class];
+        // Few blocks may follow a class's first; memory that is resident and free is
+        // for those that use it up.
+        let first = bin.last.get().is_null() && bin.full.get().is_null();
+        let run = if first {
+            self.spaces.take(slices, 1, Taste::Clean)
+        } else {
+            self.take_run(slices, 1)
+        };
+        let page = run?.page;
         let records = if self.recording.get() {
             self.spaces.space_of(page.start.get()).take_records(class)
         } else {
@@ -362,6 +374,39 @@ impl Heap {
         Some(page)
     }
 
+    /// A run that will be used at once: resident memory that waits, or pages that are
+    /// kept empty, before memory the kernel has yet to give.
+    fn take_run(&self, slices: u32, align: usize) -> Option<Run> {
+        let warm = |taste| self.spaces.take(slices, align, taste);
+        if let Some(run) = warm(Taste::OnlyWarm) {
+            return Some(run);
+        }
+        if self.release_idle_page(slices)
+            && let Some(run) = warm(Taste::OnlyWarm)
+        {
+            return Some(run);
+        }
+        warm(Taste::Warm)
+    }
+
+    /// Gives back one page that is kept empty, of at least `slices`.
+    fn release_idle_page(&self, slices: u32) -> bool {
+        for bin in &self.bins {
+            if bin.last.get().is_null() {
+                continue;
+            }
+            let spares = bin.spares.iter().filter_map(|spare| page_at(spare.get()));
+            for page in spares.chain([bin.first.get()]) {
+                let ours = page.owner_heap() == self.address() && page.flags() & FULL == 0;
+                if ours && page.used.get() == 0 && page.slices.get() >= slices {
+                    self.release_page(page);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     // ---- giving back ------------------------------------------------------
 
     /// [`Heap::give`] when the page is ours and nothing is special about it.
@@ -373,6 +418,14 @@ impl Heap {
         }
         self.give_own(page, block);
         true
+    }
+
+    /// Bytes usable in a live block when its page is ours and nothing is special about it.
+    #[inline(always)]
+    pub fn usable_fast(&self, page: &Page, block: Block) -> Option<usize> {
+        let plain = page.owner.load(Ordering::Relaxed) == self.address();
+        let live = plain && page.slot_at(block.address()).is_some() && !block.is_marked_free(page);
+        live.then(|| page.slot_bytes.get() as usize)
     }
 
     /// True for a page of slots with records that is ours and not full.
@@ -429,7 +482,8 @@ impl Heap {
         self.accounts.add_class(SINGLETON, class::CAPACITY, -bytes);
         self.accounts.add_class(SINGLETON, class::PAGES, -1);
         let space = self.spaces.space_of(page.start.get());
-        let waiting = space.give(page, true, sys::coarse_ms());
+        let emptied = space.is_record(page.single_bytes.get()) && space.empty(page);
+        let waiting = space.give(page, !emptied, sys::coarse_ms());
         self.ring(waiting);
         self.maintain();
     }
@@ -630,20 +684,19 @@ impl Heap {
         }
     }
 
-    /// A page has no block left: a few stay for reuse, the others go back.
-    fn retire_empty(&self, page: &'static Page) {
+    /// A page of ours, not its class's only one, has no block left: a few stay for
+    /// reuse, the others go back.
+    pub fn retire_empty(&self, page: &'static Page) {
         let bin = &self.bins[page.class()];
         if ptr::eq(bin.last.get(), page) && ptr::eq(bin.first.get(), page) {
             return;
         }
-        let turn = bin.next_spare.get();
-        let spare = &bin.spares[turn as usize % SPARES];
-        let kept = spare.get();
-        if ptr::eq(kept, page) || bin.spares.iter().any(|other| ptr::eq(other.get(), page)) {
+        if bin.spares.iter().any(|spare| ptr::eq(spare.get(), page)) {
             return;
         }
+        let turn = bin.next_spare.get();
         bin.next_spare.set(turn.wrapping_add(1));
-        spare.set(page);
+        let kept = bin.spares[turn as usize % SPARES].replace(page);
         if let Some(old) = page_at(kept)
             && old.used.get() == 0
             && old.owner_heap() == self.address()
@@ -754,9 +807,7 @@ impl Heap {
                 }
                 mine.full.set(page);
             }
-            for spare in &bin.spares {
-                spare.set(ptr::null());
-            }
+            bin.spares.iter().for_each(|spare| spare.set(ptr::null()));
         }
         // Pairs with the fence in hand_over.
         fence(Ordering::SeqCst);

@@ -26,6 +26,13 @@ mod space;
 #[cfg(test)]
 mod tests;
 
+/// Where fields are, for code that is not compiled: byte offsets.
+pub mod layout {
+    pub use super::heap::DIRECT;
+    pub use super::page::layout::{FREE, MAGIC, NEXT, OWNER, PAGE_BYTES, PREV, USED};
+    pub use super::space::layout::{BASE, BIAS, LIMIT};
+}
+
 pub use heap::{Freed, Heap, HeapState, all_heaps};
 pub use page::{Block, FLAGS, FULL, INTERIOR, Kind, Page, RECORDS, SINGLE};
 pub use space::{Space, Spaces};

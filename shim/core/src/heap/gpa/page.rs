@@ -149,6 +149,28 @@ const _: () = assert!(size_of::<Page>() == 128 && size_of::<usize>() == 8);
 /// log2 of a page struct's size.
 pub(super) const PAGE_STRUCT_SHIFT: u32 = 7;
 
+/// Byte offsets of what the plain paths use.
+pub(super) mod layout {
+    use core::mem::offset_of;
+
+    use super::Page;
+
+    /// First free slot.
+    pub const FREE: usize = offset_of!(Page, free);
+    /// Owner and flags.
+    pub const OWNER: usize = offset_of!(Page, owner);
+    /// Slots in use.
+    pub const USED: usize = offset_of!(Page, used);
+    /// Multiplier that divides by the slot's bytes.
+    pub const MAGIC: usize = offset_of!(Page, magic);
+    /// Next page of the queue.
+    pub const NEXT: usize = offset_of!(Page, next);
+    /// The page before it.
+    pub const PREV: usize = offset_of!(Page, prev);
+    /// Bytes of the struct.
+    pub const PAGE_BYTES: usize = size_of::<Page>();
+}
+
 impl Page {
     /// A page without slots: what an empty class points to, so that the fast
     /// path needs no test of its own.

@@ -46,6 +46,8 @@ const RECORD_HUGE_FROM: usize = 4 << 20;
 /// Free slices go back to the kernel this long after they were freed.
 pub(super) const PURGE_AFTER_MS: u64 = 1000;
 
+/// Blocks up to this size wait to go back like all others.
+const LARGE_BYTES: usize = 128 << 10;
 /// `freed_at_ms` of a free run that does not wait to go back.
 const SETTLED: u64 = u64::MAX;
 /// Runs given back to the kernel between two holds of the lock.
@@ -73,6 +75,10 @@ pub struct Space {
     span: AtomicUsize,
     structs: AtomicUsize,
     records: AtomicUsize,
+    /// What an address' slice number, times a struct's bytes, lacks to its struct.
+    bias: AtomicUsize,
+    /// Bytes of the largest block freed so far.
+    largest: AtomicUsize,
     pages: Pages,
     inner: Lock<Inner>,
     #[cfg(fuzzing)]
@@ -98,11 +104,26 @@ impl Inner {
         slices
     }
 
-    /// A free run of at least `slices`; one whose memory is still here first.
-    fn find(&self, space: &Space, slices: u32) -> Option<u32> {
-        let warm = self.waiting.find(space, slices);
-        warm.or_else(|| self.settled.find(space, slices))
+    /// A free run of at least `slices` for a taste.
+    fn find(&self, space: &Space, slices: u32, taste: Taste) -> Option<u32> {
+        let settled = || self.settled.find(space, slices);
+        match taste {
+            Taste::Warm => self.waiting.find(space, slices).or_else(settled),
+            Taste::OnlyWarm => self.waiting.find(space, slices),
+            Taste::Clean => settled(),
+        }
     }
+}
+
+/// Which free memory suits a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taste {
+    /// What is still resident first: the run will be used at once.
+    Warm,
+    /// Resident memory or none.
+    OnlyWarm,
+    /// What is not resident first: little of the run may ever be touched.
+    Clean,
 }
 
 /// A run of slices just taken.
@@ -129,6 +150,8 @@ impl Space {
             span: AtomicUsize::new(0),
             structs: AtomicUsize::new(0),
             records: AtomicUsize::new(0),
+            bias: AtomicUsize::new(0),
+            largest: AtomicUsize::new(LARGE_BYTES),
             pages,
             inner: Lock::new(Inner {
                 next: 1,
@@ -154,18 +177,20 @@ impl Space {
         let align = span.min(ALIGN_MAX);
         let structs = (span >> (SLICE_SHIFT - PAGE_STRUCT_SHIFT)).max(STRUCT_STEP);
         let records = span / 2;
-        let Some(at) = self.pages.reserve(align + structs + records + span) else {
+        let Some(reserved) = self.pages.reserve(align + structs + records + span) else {
             return false;
         };
         #[cfg(fuzzing)]
         {
-            self.mapping.0.store(at, Ordering::Relaxed);
+            self.mapping.0.store(reserved, Ordering::Relaxed);
             let bytes = align + structs + records + span;
             self.mapping.1.store(bytes, Ordering::Relaxed);
         }
-        let base = (at + structs + records).next_multiple_of(align);
-        self.structs
-            .store(base - records - structs, Ordering::Relaxed);
+        let base = (reserved + structs + records).next_multiple_of(align);
+        let at = base - records - structs;
+        let bias = at.wrapping_sub(base >> SLICE_SHIFT << PAGE_STRUCT_SHIFT);
+        self.structs.store(at, Ordering::Relaxed);
+        self.bias.store(bias, Ordering::Relaxed);
         self.records.store(base - records, Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
         self.span.store(span, Ordering::Release);
@@ -236,16 +261,23 @@ impl Space {
     }
 
     /// Takes a run of `slices` whose first byte is aligned to `align`.
-    pub(super) fn take(&self, slices: u32, align: usize) -> Option<Run> {
+    pub(super) fn take(&self, slices: u32, align: usize, taste: Taste) -> Option<Run> {
         let mut inner = self.inner.lock();
         let step = u32::try_from((align >> SLICE_SHIFT).max(1)).ok()?;
         let wanted = slices.checked_add(step - 1)?;
-        if let Some(slice) = inner.find(self, wanted) {
+        if let Some(slice) = inner.find(self, wanted, taste) {
             return Some(self.cut(&mut inner, slice, slices, step));
+        }
+        if taste == Taste::OnlyWarm {
+            return None;
         }
         let first = inner.next.next_multiple_of(step);
         let end = first.checked_add(slices)?;
-        self.grow(&mut inner, end)?;
+        if self.grow(&mut inner, end).is_none() {
+            // What is left is warm, or nothing.
+            let slice = inner.find(self, wanted, Taste::Warm)?;
+            return Some(self.cut(&mut inner, slice, slices, step));
+        }
         let skipped = first - inner.next;
         if skipped > 0 {
             let from = inner.next;
@@ -335,6 +367,24 @@ impl Space {
             page.head.set(first);
             page.owner.store(INTERIOR, Ordering::Relaxed);
         }
+    }
+
+    /// True for a block larger than any that asked before, from 128 KiB on. Such a
+    /// one has just been outgrown or is not like the others: nobody will soon want a
+    /// run of its size, so its memory need not wait.
+    pub(super) fn is_record(&self, bytes: usize) -> bool {
+        if bytes <= self.largest.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.largest.store(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Gives the memory of a run in use back to the kernel; the run stays.
+    pub(super) fn empty(&self, page: &Page) -> bool {
+        let length = (page.slices.get() as usize) << SLICE_SHIFT;
+        // SAFETY: the caller owns the run, and no block lives in it.
+        unsafe { self.pages.purge(page.start.get(), length) }
     }
 
     /// Takes a run back. `dirty` when its memory was or may have been written.
@@ -545,6 +595,21 @@ impl Space {
     }
 }
 
+/// Byte offsets of what the plain paths use, in [`Spaces`]: its first space's.
+pub(super) mod layout {
+    use core::mem::offset_of;
+
+    use super::{Space, Spaces};
+
+    const FIRST: usize = offset_of!(Spaces, first);
+    /// Address of the slices.
+    pub const BASE: usize = FIRST + offset_of!(Space, base);
+    /// Bytes of slices handed out.
+    pub const LIMIT: usize = FIRST + offset_of!(Space, limit);
+    /// See the field.
+    pub const BIAS: usize = FIRST + offset_of!(Space, bias);
+}
+
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
@@ -649,12 +714,15 @@ impl Spaces {
     }
 
     /// Takes a run from the first space that has room, reserving another when none has.
-    pub(super) fn take(&self, slices: u32, align: usize) -> Option<Run> {
+    pub(super) fn take(&self, slices: u32, align: usize, taste: Taste) -> Option<Run> {
         if align > ALIGN_MAX {
             return None;
         }
-        if let Some(run) = self.iter().find_map(|space| space.take(slices, align)) {
-            return Some(run);
+        let run = self
+            .iter()
+            .find_map(|space| space.take(slices, align, taste));
+        if run.is_some() || taste == Taste::OnlyWarm {
+            return run;
         }
         let _serial = self.serial.lock();
         let fresh = self.more.iter().find(|space| !space.is_reserved())?;
@@ -666,7 +734,7 @@ impl Spaces {
         }
         while span >= need {
             if fresh.reserve(span) {
-                return fresh.take(slices, align);
+                return fresh.take(slices, align, taste);
             }
             span /= 2;
         }

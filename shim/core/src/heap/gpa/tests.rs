@@ -16,6 +16,7 @@ use crate::heap::accounts::Accounts;
 use crate::heap::page::Pages;
 
 mod fuzz;
+mod resident;
 
 struct World {
     spaces: &'static Spaces,
