@@ -18,6 +18,7 @@ mod life;
 mod link;
 mod misuse;
 mod operators;
+mod quick;
 mod serve;
 mod stats;
 mod thread;

@@ -14,9 +14,9 @@ use pageshim_core::heap::gpa::classes::ALIGN;
 use pageshim_core::whole::Family;
 use pageshim_wire::thread::Api;
 
-use crate::exports::{call, claim, fast_take, free_as};
-use crate::serve;
+use crate::exports::{New, call, claim, fast_take, free_as};
 use crate::whole::{self, Claim};
+use crate::{quick, serve};
 
 macro_rules! news {
     ($($name:literal $stub:ident $next:ident $symbol:literal $make:ident;)*) => {$(
@@ -157,7 +157,7 @@ fn as_array(pointer: *mut u8) -> *mut u8 {
 fn plain(requested: usize, _second: usize, sp: *const u64, bp: u64) -> *mut u8 {
     match fast_take(requested) {
         Some(pointer) => pointer.as_ptr(),
-        None => serve::allocate(requested, ALIGN, &call(Api::New, sp, bp)).pointer,
+        None => quick::take::<New>(requested, sp, bp),
     }
 }
 

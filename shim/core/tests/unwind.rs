@@ -361,7 +361,7 @@ fn garbage_stacks_end_the_same_with_and_without_memo() {
         0,
         0,
     );
-    for round in 0..300_000 {
+    for round in 0..900_000 {
         let changes = if round % 5000 == 0 {
             WORDS
         } else {

@@ -34,9 +34,12 @@
 
 use pageshim_wire::stack::End;
 
+use super::bounds::Bounds;
 use super::recent::{Head, Recent};
 use super::row::Row;
-use super::rows::Missed;
+use super::rows::{Missed, Rows};
+use super::step::Regs;
+use super::walk::any_bad;
 
 /// What one capture found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +170,31 @@ impl Memo {
     /// Forgets all stacks: the next capture unwinds all of its own.
     pub const fn forget(&mut self) {
         self.limit = 0;
+        self.renew();
+    }
+
+    /// Nothing in `recent` may be used any more.
+    pub(crate) const fn renew(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.epoch == 0 {
+            self.epoch = 1;
+        }
+    }
+
+    /// The id of the present stack, when it is among those seen lately, of the limit
+    /// they were captured with; else 0, and [`Memo::capture`] must look. What a caller
+    /// sees of the last capture does not change.
+    #[inline(always)]
+    pub fn recall(&self, rows: &Rows, regs: &Regs, bounds: &Bounds) -> u32 {
+        let leaf = Word::key(regs.sp, regs.pc);
+        let Some((_, recent)) = self.recent(leaf, regs.bp) else {
+            return 0;
+        };
+        let current = self.generation == rows.generation();
+        if current && bounds.spans(regs.sp, recent.head.highest) && !any_bad(recent.words()) {
+            return recent.head.site;
+        }
+        0
     }
 
     /// Frames of the last capture.

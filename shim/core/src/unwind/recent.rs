@@ -37,7 +37,8 @@ pub(crate) struct Head {
     pub(crate) depth: u16,
     /// Whether unwinding depends on the leaf's rbp (0 or 1).
     pub(crate) needs_bp: u16,
-    /// Words in use: a key for each frame but the leaf, root first, then checks.
+    /// Words in use: a key for each frame but the leaf, root first, then checks, then
+    /// the last again up to a whole [`Recent::BLOCK`].
     pub(crate) used: u16,
     /// Of the stack that would have been kept here last.
     pub(crate) candidate: u32,
@@ -50,11 +51,14 @@ pub(crate) struct Recent {
     /// Stacks that were not kept here since one was.
     strikes: u64,
     pub(crate) words: [Word; Self::WORDS],
+    _padding: [Word; 3],
 }
 
 impl Recent {
     pub(crate) const COUNT: usize = 64;
-    const WORDS: usize = 63;
+    const WORDS: usize = 60;
+    /// Words are verified by this many at once.
+    const BLOCK: usize = 4;
     const STRIKES: u64 = 8;
 
     /// Where the stack of a leaf belongs.
@@ -66,8 +70,10 @@ impl Recent {
 
     /// What must hold what it held.
     #[inline(always)]
-    pub(crate) fn words(&self) -> &[Word] {
-        self.words.get(..usize::from(self.head.used)).unwrap_or(&[])
+    pub(crate) fn words(&self) -> &[[Word; Self::BLOCK]] {
+        let (blocks, _) = self.words.as_chunks();
+        let used = usize::from(self.head.used) / Self::BLOCK;
+        blocks.get(..used).unwrap_or(&[])
     }
 
     /// Program counter of a frame, 0 the leaf; 0 past the end.
@@ -83,7 +89,8 @@ impl Recent {
     /// Makes this the stack of `head`, with these keys and checks; nothing when
     /// they do not fit.
     pub(crate) fn keep(&mut self, head: Head, keys: &[Word], checks: &[Word]) {
-        let used = keys.len() + checks.len();
+        let held = keys.len() + checks.len();
+        let used = held.next_multiple_of(Self::BLOCK);
         let candidate = head.hash as u32;
         let (taken, again) = (
             self.head.epoch == head.epoch,
@@ -99,6 +106,10 @@ impl Recent {
         let (to_keys, to_checks) = self.words.split_at_mut(keys.len());
         to_keys.copy_from_slice(keys);
         to_checks[..checks.len()].copy_from_slice(checks);
+        if let Some(last) = held.checked_sub(1) {
+            let last = self.words[last];
+            self.words[held..used].fill(last);
+        }
         self.head = Head {
             epoch: 0,
             depth: keys.len() as u16 + 1,
@@ -111,4 +122,6 @@ impl Recent {
     }
 }
 
-const _: () = assert!(size_of::<Recent>() == 17 * 64 && Recent::COUNT == 1 << (64 - 58));
+const _: () =
+    assert!(size_of::<Recent>() == 17 * 64 && Recent::WORDS.is_multiple_of(Recent::BLOCK));
+const _: () = assert!(Recent::COUNT == 1 << (64 - 58));

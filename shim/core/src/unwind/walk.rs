@@ -83,7 +83,7 @@ impl Memo {
         let generation = rows.generation();
         if self.generation != generation || self.limit as usize != limit {
             (self.generation, self.limit, old) = (generation, limit as u32, 0);
-            self.epoch = self.epoch.wrapping_add(1).max(1);
+            self.renew();
         }
         // Word by word: a vector would wait for the stores that made it.
         let regs = Regs {
@@ -368,11 +368,10 @@ fn last_bad(words: &[Word]) -> Option<usize> {
     None
 }
 
-/// [`last_bad`], answering only whether there is one.
+/// [`last_bad`] for whole blocks, answering only whether there is one.
 #[inline(always)]
-fn any_bad(words: &[Word]) -> bool {
-    let (rest, blocks) = words.as_rchunks::<8>();
-    blocks.iter().rev().any(|block| differ(block)) || differ(rest)
+pub(super) fn any_bad<const N: usize>(blocks: &[[Word; N]]) -> bool {
+    blocks.iter().rev().any(|block| differ(block))
 }
 
 #[inline(never)]
