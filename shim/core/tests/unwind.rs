@@ -65,6 +65,7 @@ fn stacks_in_turn_are_found_again() {
         under::<2>(leaf::<1>);
         under::<1>(leaf::<1>);
     }
+    assert!(probe().recalled > 0, "a stack repeated is recalled");
 }
 
 extern "C" fn compare(a: *const c_void, b: *const c_void) -> c_int {
