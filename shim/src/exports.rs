@@ -13,7 +13,7 @@ use core::ptr::{self, NonNull};
 
 use pageshim_core::OS_PAGE_BYTES;
 use pageshim_core::heap::gpa::Block;
-use pageshim_core::heap::gpa::classes::{ALIGN, DIRECT_MAX};
+use pageshim_core::heap::gpa::classes::{ALIGN, DIRECT_MAX, SLOT_MAX};
 use pageshim_core::unwind::Regs;
 use pageshim_core::whole::Family;
 use pageshim_wire::thread::Api;
@@ -22,7 +22,7 @@ use crate::plain::{naked_give, naked_take};
 use crate::serve::{self, Call};
 use crate::whole::{self, Claim};
 use crate::world::SPACES;
-use crate::{foreign, tls};
+use crate::{foreign, quick, tls};
 
 const EINVAL: c_int = 22;
 const ENOMEM: c_int = 12;
@@ -142,38 +142,40 @@ fn fast_take(requested: usize) -> Option<NonNull<u8>> {
 
 #[inline(never)]
 extern "C" fn malloc_recorded(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
-    if requested <= DIRECT_MAX
-        && let Some(thread) = tls::get()
-    {
-        let pointer = serve::recorded(thread, requested, &call(Api::Malloc, sp, bp));
-        if !pointer.is_null() {
-            return pointer.cast();
-        }
-    }
-    malloc_slow(requested, sp, bp)
+    quick::take::<Malloc>(requested, sp, bp).cast()
 }
 
-#[cold]
-#[inline(never)]
-extern "C" fn malloc_slow(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
-    or_enomem(serve::allocate(requested, ALIGN, &call(Api::Malloc, sp, bp)).pointer)
+/// The ways to allocate that [`quick`] has an instance for, by what they are counted as.
+struct Malloc;
+struct Calloc;
+struct Realloc;
+pub(crate) struct New;
+
+macro_rules! ways {
+    ($($name:ident)*) => {$(
+        impl quick::Way for $name {
+            const API: Api = Api::$name;
+
+            #[cold]
+            #[inline(never)]
+            extern "C" fn slow(requested: usize, sp: *const u64, bp: u64) -> *mut u8 {
+                let call = call(Self::API, sp, bp);
+                or_enomem(serve::allocate(requested, ALIGN, &call).pointer).cast()
+            }
+        }
+    )*};
 }
+
+ways! { Malloc Calloc Realloc New }
 
 #[inline(never)]
 extern "C" fn free_recorded(pointer: *mut u8, sp: *const u64, bp: u64) {
-    if let Some(thread) = tls::get()
-        && let Some(page) = SPACES.first().page_of(pointer.addr())
-        && let Some(block) = NonNull::new(pointer)
-        && serve::recorded_free(thread, page, Block::at(block))
-    {
-        return;
-    }
-    free_slow(pointer, sp, bp);
+    quick::give(pointer, sp, bp);
 }
 
 #[cold]
 #[inline(never)]
-extern "C" fn free_slow(pointer: *mut u8, sp: *const u64, bp: u64) {
+pub(crate) extern "C" fn free_slow(pointer: *mut u8, sp: *const u64, bp: u64) {
     if whole::checks() {
         free_claimed(pointer, sp, bp, claim(Family::Malloc, None, None));
         return;
@@ -233,9 +235,24 @@ extern "C" fn calloc(count: usize, bytes: usize, sp: *const u64, bp: u64) -> *mu
         unsafe { pointer.write_bytes(0, requested) };
         return pointer.as_ptr().cast();
     }
+    if requested <= SLOT_MAX {
+        let pointer = quick::take::<Calloc>(requested, sp, bp);
+        if !pointer.is_null() {
+            // SAFETY: as above.
+            unsafe { pointer.write_bytes(0, requested) };
+        }
+        return pointer.cast();
+    }
+    calloc_large(requested, sp, bp)
+}
+
+/// A block that may come from the kernel, and be zero already.
+#[cold]
+#[inline(never)]
+fn calloc_large(requested: usize, sp: *const u64, bp: u64) -> *mut c_void {
     let taken = serve::allocate(requested, ALIGN, &call(Api::Calloc, sp, bp));
     if !taken.pointer.is_null() && !taken.zeroed {
-        // SAFETY: as above.
+        // SAFETY: a fresh block of at least `requested` bytes.
         unsafe { taken.pointer.write_bytes(0, requested) };
     }
     or_enomem(taken.pointer)
@@ -268,11 +285,11 @@ extern "C" fn realloc(pointer: *mut u8, requested: usize, sp: *const u64, bp: u6
     if let Some(plain) = fast_resize(pointer, requested) {
         return plain.as_ptr().cast();
     }
-    let call = call(Api::Realloc, sp, bp);
     let address = pointer.expose_provenance();
     if address == 0 {
-        return or_enomem(serve::allocate(requested, ALIGN, &call).pointer);
+        return quick::take::<Realloc>(requested, sp, bp).cast();
     }
+    let call = call(Api::Realloc, sp, bp);
     if requested == 0 {
         serve::free(address, &call);
         return ptr::null_mut();

@@ -141,14 +141,14 @@ fn become_child(thread: &'static Thread) {
         return;
     }
     let others = all_threads().filter(|other| !ptr::eq(*other, thread));
-    others.for_each(|other| other.track.stop());
+    others.for_each(Thread::stop_counting);
     link::forget();
     let kept = STATE.go_private(SITES.extent());
     // SAFETY: the thread's own region; its content is the parent's.
     if !kept || !unsafe { thread.begin_private() } {
         STATE.give_up();
         ACCOUNTS.detach();
-        thread.track.stop();
+        thread.stop_counting();
         return;
     }
     if let Some(head) = STATE.head() {
@@ -178,7 +178,7 @@ fn grow(thread: &'static Thread) {
     }
     for each in all_threads() {
         if each.track.is_set() && !STATE.publish_region(each.slot(), each.track.region()) {
-            each.track.stop();
+            each.stop_counting();
         }
     }
     recount(thread);

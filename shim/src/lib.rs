@@ -20,6 +20,7 @@ mod misuse;
 mod operators;
 #[macro_use]
 mod plain;
+mod quick;
 mod serve;
 mod stats;
 mod thread;

@@ -14,10 +14,10 @@ use pageshim_core::heap::gpa::classes::ALIGN;
 use pageshim_core::whole::Family;
 use pageshim_wire::thread::Api;
 
-use crate::exports::{call, claim, free_as};
+use crate::exports::{New, call, claim, free_as};
 use crate::plain::{naked_give, naked_take};
-use crate::serve;
 use crate::whole::{self, Claim};
+use crate::{quick, serve};
 
 // The body of an operator that has no fast path.
 macro_rules! naked_plain {
@@ -159,7 +159,7 @@ fn as_array(pointer: *mut u8) -> *mut u8 {
 }
 
 fn plain(requested: usize, _second: usize, sp: *const u64, bp: u64) -> *mut u8 {
-    serve::allocate(requested, ALIGN, &call(Api::New, sp, bp)).pointer
+    quick::take::<New>(requested, sp, bp)
 }
 
 fn aligned(requested: usize, align: usize, sp: *const u64, bp: u64) -> *mut u8 {

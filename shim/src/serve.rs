@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use pageshim_core::heap::gpa::classes::{ALIGN, SLOT_MAX, aligned_class};
 use pageshim_core::heap::gpa::{Block, Freed, Heap, Kind, Page};
@@ -112,36 +112,6 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
     }
 }
 
-/// [`allocate`] for a thread that records, is outside us, and asks for a slot
-/// found by table: the usual case of every mode but off. Null when it is not as
-/// usual after all.
-#[inline(always)]
-pub(crate) fn recorded(thread: &'static Thread, requested: usize, call: &Call) -> *mut u8 {
-    let Some(inside) = thread.enter_own_heap() else {
-        return ptr::null_mut();
-    };
-    if thread.is_due() {
-        upkeep::run(thread, call);
-    }
-    let Some((block, page)) = thread.heap().take(requested) else {
-        return ptr::null_mut();
-    };
-    let site = site(thread, call);
-    if let Some((slot, word)) = page.recorded_slot(block) {
-        let slack = slot - requested;
-        write_record(
-            thread,
-            page,
-            word,
-            block.address(),
-            (requested, slack, site),
-            call.api,
-        );
-    }
-    drop(inside);
-    block.pointer()
-}
-
 /// Writes the block's record and counts it.
 #[inline(always)]
 fn record(thread: &Thread, page: &Page, address: usize, requested: usize, site: u32, api: Api) {
@@ -149,20 +119,6 @@ fn record(thread: &Thread, page: &Page, address: usize, requested: usize, site: 
     let Some(word) = page.slot_at(address).and_then(|slot| page.record(slot)) else {
         return;
     };
-    write_record(thread, page, word, address, (requested, slack, site), api);
-}
-
-/// The same for a block whose record has been found; `block` is requested bytes,
-/// slack and site.
-#[inline(always)]
-fn write_record(
-    thread: &Thread,
-    page: &Page,
-    word: &AtomicU64,
-    address: usize,
-    (requested, slack, site): (usize, usize, u32),
-    api: Api,
-) {
     let birth = STATE.tick();
     word.store(Record { site, birth, slack }.pack(), Ordering::Relaxed);
     let entry = Entry {
@@ -188,7 +144,7 @@ fn site(thread: &Thread, call: &Call) -> u32 {
 }
 
 #[inline(never)]
-fn captured_site(thread: &Thread, call: &Call) -> u32 {
+pub(crate) fn captured_site(thread: &Thread, call: &Call) -> u32 {
     let Some(rows) = world::rows() else { return 0 };
     // SAFETY: we are this thread and inside.
     let (bounds, memo) = unsafe { thread.unwinding() };
@@ -240,29 +196,6 @@ pub(crate) fn free(address: usize, call: &Call) {
     };
     give(thread, address, call);
     drop(inside);
-}
-
-/// [`free`] for a thread that records, is outside us, and owns the page: the usual
-/// case of every mode but off. False when it is not as usual after all.
-#[inline(always)]
-pub(crate) fn recorded_free(thread: &'static Thread, page: &'static Page, block: Block) -> bool {
-    if !thread.heap().owns_recorded(page) {
-        return false;
-    }
-    let Some((slot, word)) = page.recorded_slot(block) else {
-        return false;
-    };
-    let Some(record) = Record::unpack(word.load(Ordering::Relaxed)) else {
-        return false;
-    };
-    let Some(inside) = thread.enter() else {
-        return false;
-    };
-    word.store(0, Ordering::Relaxed);
-    count_free(thread, page, slot, block.address(), &record);
-    thread.heap().give_own(page, block);
-    drop(inside);
-    true
 }
 
 fn emergency_or_later(address: usize) {

@@ -12,10 +12,11 @@
 use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 use core::ptr;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use pageshim_core::heap::gpa::{Heap, HeapState, all_heaps};
 use pageshim_core::sys;
-use pageshim_core::track::Track;
+use pageshim_core::track::{Counters, Track};
 use pageshim_core::unwind::{Bounds, Memo};
 use pageshim_wire::frame::Kind;
 use pageshim_wire::process::{Drop as Dropped, Mode, word as process_word};
@@ -35,6 +36,9 @@ pub(crate) const TRACING: u8 = 8;
 
 /// Blocks come from the heap of `PAGESHIM_HEAP`, not from the thread's own.
 pub(crate) const WHOLE: u8 = 16;
+
+/// The thread records but has no counters: no slot was left for it in the state.
+const UNCOUNTED: u8 = 64;
 
 /// The gate of a thread that is outside us.
 fn open_gate() -> u8 {
@@ -70,7 +74,7 @@ pub(crate) struct Inside<'a>(&'a Thread);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.0.gate.set(self.0.gate.get() & !BUSY);
+        self.0.leave();
     }
 }
 
@@ -78,6 +82,23 @@ impl Thread {
     /// Where the gate and the heap are, for [`crate::plain`].
     pub(crate) const GATE_AT: usize = core::mem::offset_of!(Self, gate);
     pub(crate) const HEAP_AT: usize = core::mem::offset_of!(Self, heap);
+
+    /// Its counters, for the paths that know its gate.
+    ///
+    /// # Safety
+    /// The gate is `RECORDING`, with any of `STACKS` and `TRACING`, and nothing else:
+    /// without counters it would be [`UNCOUNTED`] as well.
+    #[inline(always)]
+    pub(crate) unsafe fn counters(&self) -> Counters {
+        // SAFETY: attach() and stop_counting() keep the bit.
+        unsafe { self.track.counters_unchecked() }
+    }
+
+    /// Stops counting: the region is another process's now.
+    pub(crate) fn stop_counting(&self) {
+        self.gate.set(self.gate.get() | UNCOUNTED);
+        self.track.stop();
+    }
 
     /// The thread's heap.
     #[inline]
@@ -114,15 +135,37 @@ impl Thread {
         }
     }
 
-    /// [`Thread::enter`] for the paths that know the thread's own heap only.
-    #[inline]
-    pub(crate) fn enter_own_heap(&self) -> Option<Inside<'_>> {
-        let gate = self.gate.get();
-        if gate & (BUSY | WHOLE) != 0 {
-            return None;
-        }
+    /// Closes the gate of a thread known to be outside, and opens it to what it was,
+    /// around few instructions and no way out between: [`Thread::enter`] without its
+    /// test and its drop. The fences hold what lies between in place; a signal handler
+    /// runs in this very thread.
+    #[inline(always)]
+    pub(crate) fn close(&self, gate: u8) {
         self.gate.set(gate | BUSY);
-        Some(Inside(self))
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// See [`Thread::close`].
+    #[inline(always)]
+    pub(crate) fn open(&self, gate: u8) {
+        compiler_fence(Ordering::SeqCst);
+        self.gate.set(gate);
+    }
+
+    /// Opens the gate from a cold end.
+    pub(crate) fn leave(&self) {
+        self.open(self.gate.get() & !BUSY);
+    }
+
+    /// Counts down to the next upkeep, which somebody else sees to: false when it is due.
+    #[inline(always)]
+    pub(crate) fn has_time(&self) -> bool {
+        let (left, due) = self.countdown.get().overflowing_sub(1);
+        self.countdown.set(left);
+        if due {
+            self.countdown.set(0);
+        }
+        !due
     }
 
     /// Counts down to the next upkeep; true when it is due.
@@ -285,7 +328,7 @@ pub(crate) fn attach() -> Option<&'static Thread> {
     };
     thread.control_block.set(tls::control_block());
     thread.rounds.set(0);
-    let gate = open_gate();
+    let mut gate = open_gate();
     thread.gate.set(gate | BUSY);
     tls::set(Some(thread));
     // SAFETY: this thread, and BUSY keeps signal handlers out.
@@ -299,6 +342,9 @@ pub(crate) fn attach() -> Option<&'static Thread> {
             thread.count_into(slot);
         } else {
             STATE.count_drop(Dropped::Threads);
+        }
+        if !thread.track.is_set() {
+            gate |= UNCOUNTED;
         }
     }
     crate::life::watch(thread);

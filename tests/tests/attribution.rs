@@ -187,6 +187,12 @@ fn modes_agree_on_totals() {
     let (total, live, _, _) = totals("exact");
     let counted = totals("count");
     assert_eq!((&counted.0, &counted.1), (&total, &live), "count");
+    let temporary = counted.2.metrics().sum(
+        "pageshim_temporary_allocations_total",
+        &[("process", "zoo")],
+    );
+    assert!(temporary == 0.0, "count mode keeps no lives: {temporary}");
+    assert_eq!(counted.3.process("zoo")["temporary"], 0);
     let (traced, traced_live, daemon, view) = totals("trace");
     assert_eq!((&traced, &traced_live), (&total, &live), "trace");
     planted(&view, "zoo", "zoo.c", "make_node", 100, 6400);

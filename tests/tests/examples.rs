@@ -112,7 +112,7 @@ fn global() {
         line(&text, "235560 letters"),
         "235560 letters in 40000 words"
     );
-    let slabs = line(&text, "8 slabs:");
+    let slabs = line(&text, "9 slabs:");
     let numbers = slabs.split(' ').filter_map(|word| word.parse::<u64>().ok());
     let numbers: Vec<_> = numbers.skip(1).collect();
     let (total, parts) = numbers.split_last().expect("a sum");

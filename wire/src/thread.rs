@@ -23,11 +23,12 @@ pub mod word {
     pub const STARTED: usize = 3;
     /// Thread name, 16 bytes, NUL padded (2 words).
     pub const NAME: usize = 4;
-    /// Net live bytes not yet added to the header's PUBLISHED_BYTES (signed).
-    pub const PENDING_BYTES: usize = 6;
+    /// How far net live bytes not yet added to the header's PUBLISHED_BYTES are below
+    /// PENDING_HIGH.
+    pub const PENDING_ROOM: usize = 6;
     /// Net live blocks not yet published (signed).
     pub const PENDING_BLOCKS: usize = 7;
-    /// Highest PENDING_BYTES since the last publication: peak = max(PEAK, PUBLISHED + this).
+    /// Most net live bytes since the last publication: peak = max(PEAK, PUBLISHED + this).
     pub const PENDING_HIGH: usize = 8;
     /// PENDING_BLOCKS at that moment.
     pub const PENDING_HIGH_BLOCKS: usize = 9;
@@ -49,7 +50,8 @@ pub mod word {
     pub const API: usize = 24;
     /// First of [`super::SYSCALLS`] pairs (count, ns).
     pub const SYSCALLS: usize = 40;
-    /// First of [`super::LIFETIMES`] buckets.
+    /// First of [`super::LIFETIMES`] buckets. Bucket 0 is not counted: it is all frees that
+    /// no other bucket has. Count mode keeps no lifetimes.
     pub const LIFETIME: usize = 80;
     /// Sum of lifetimes in ms.
     pub const LIFETIME_SUM_MS: usize = 79;
@@ -87,8 +89,6 @@ pub mod site_word {
     pub const LIFETIME_MS: usize = 5;
     /// Usable minus requested bytes, over blocks allocated.
     pub const ROUNDING_BYTES: usize = 6;
-    /// Sum of requested bytes rounded up to OS pages: what the page layer would have taken.
-    pub const PAGE_BYTES: usize = 7;
 }
 
 /// The family a call belongs to; index into the API words and metric label.

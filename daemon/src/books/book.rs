@@ -1,6 +1,7 @@
 //! The book of a running process: what is decoded once, and how to look again.
 
 use pageshim_wire::layout::Layout;
+use pageshim_wire::process::Mode;
 use pageshim_wire::stack::Record;
 use pageshim_wire::word_at;
 
@@ -39,7 +40,10 @@ impl Book {
     /// state cannot be read at all.
     pub fn look(&mut self, view: &dyn View) -> Option<Observed> {
         let header = Header::read(view, &self.layout)?;
-        let threads = ThreadSums::read(view, &self.layout, header.thread_count());
+        let mut threads = ThreadSums::read(view, &self.layout, header.thread_count());
+        if header.mode() == Mode::Count.name() {
+            threads.only_counted();
+        }
         self.counts = (header.site_count(), header.thread_count());
         self.modules = Modules::read(view, &self.layout, header.module_count(), &self.modules);
         let observed = observe(&header, &threads);

@@ -147,12 +147,23 @@ impl ThreadSums {
         self.names[slot] = super::header::printable(&String::from_utf8_lossy(text));
     }
 
-    /// Malloc is what no other api counted.
+    /// Malloc is what no other api counted, a life within a tick what no other bucket did.
     fn finish(&mut self) {
         let named = self.apis[1..]
             .iter()
             .fold(0u64, |a, b| a.saturating_add(*b));
         self.apis[0] = self.allocated().blocks.saturating_sub(named);
+        let later = self.lifetimes[1..]
+            .iter()
+            .fold(0u64, |a, b| a.saturating_add(*b));
+        self.lifetimes[0] = self.freed().blocks.saturating_sub(later);
+    }
+
+    /// Forgets what count mode does not keep: how long blocks lived, and which were
+    /// freed before the next allocation.
+    pub fn only_counted(&mut self) {
+        self.lifetimes = [0; LIFETIMES];
+        (self.lifetime_ms, self.temporary) = (0, 0);
     }
 }
 
@@ -195,6 +206,12 @@ mod tests {
         );
         assert_eq!((sums.apis[0], sums.apis[1]), (6, 4));
         assert_eq!(sums.names, ["main", "worker"]);
+        state.thread_word(1, word::LIFETIME + 3, 2);
+        state.thread_word(1, word::TEMPORARY, 1);
+        let mut sums = state.threads();
+        assert_eq!((sums.lifetimes[0], sums.lifetimes[3]), (3, 2));
+        sums.only_counted();
+        assert_eq!((sums.lifetimes, sums.temporary), ([0; LIFETIMES], 0));
         state.class(1, 0, [0, 0, u64::MAX, u64::MAX]);
         assert_eq!(state.threads().classes[0].live(), Amount::default());
     }

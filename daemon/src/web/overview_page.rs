@@ -235,7 +235,7 @@ fn single(process: &Process) -> Card<'_> {
         syscalls: units::count(sum),
         syscall_time: units::seconds(calls.nanoseconds as f64 / 1e9),
         total_blocks: units::counted(process.total.blocks, "allocation"),
-        temporary: units::percent(process.temporary, process.total.blocks),
+        temporary: words::temporary(process),
         threads: threads(process),
         incomplete: (incomplete > 0).then(|| units::count(incomplete)),
         dropped: (lost > 0).then(|| reasons(lost, &by)),

@@ -87,11 +87,8 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
         None if process.exit.is_some() => facts.push(("at exit", amount(process.live) + " live")),
         None => facts.push(("live", amount(process.live))),
     }
-    let temporary = units::percent(process.temporary, process.total.blocks);
-    facts.push((
-        "total",
-        format!("{}, {temporary} of them temporary", amount(process.total)),
-    ));
+    let temporary = words::temporary(process);
+    facts.push(("total", format!("{}, {temporary}", amount(process.total))));
     facts.push(("resident", words::resident(process)));
     facts.push(("pages", pages(process)));
     facts.push(("syscalls", syscalls(process)));

@@ -92,6 +92,15 @@ pub(crate) fn no_sites(report: &Report) -> String {
     )
 }
 
+/// `12 % of them temporary`, of the allocations of a process.
+pub(crate) fn temporary(process: &Process) -> String {
+    if process.mode == "count" {
+        return "temporary ones not told apart in count mode".to_owned();
+    }
+    let share = units::percent(process.temporary, process.total.blocks);
+    format!("{share} of them temporary")
+}
+
 /// When a stack was first seen: `2.0 s ago`, or for a process that ended `2.0 s before the end`.
 pub(crate) fn first_seen(leak: &Leak, process: Option<&Process>) -> String {
     let age = units::seconds(leak.oldest_seconds);
@@ -323,6 +332,7 @@ mod tests {
             process.mode = "count".to_owned();
         }
         assert!(no_sites(&report).contains("--mode exact"));
+        assert!(temporary(&report.processes[0]).ends_with("in count mode"));
         for process in &mut report.processes {
             process.live = crate::books::report::Amount::default();
         }

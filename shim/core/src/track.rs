@@ -2,29 +2,32 @@
 //!
 //! # Design
 //! Every counter has one writer, so a plain load and store suffice. The bytes a
-//! thread has allocated and not freed collect in `PENDING_*` words and are added
-//! to the process's total when they pass [`PUBLISH_BYTES`] either way: the peak
-//! is exact for one thread and off by at most that much for each further one.
+//! thread has allocated and not freed are pending, as a high and how far below it
+//! they are now (`PENDING_*`), so that one subtraction and its carry tell whether
+//! there is a new high. They are added to the process's total when the high passes
+//! [`PUBLISH_BYTES`] or lies that far back: the peak is exact for one thread and off
+//! by at most that much for each further one.
 //!
 //! # Concurrency
 //! Relaxed throughout; readers sum over threads and accept a moment's skew.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pageshim_wire::layout::{COUNTERS_BYTES, THREAD_HEADER_BYTES};
-use pageshim_wire::process::{ms_from_tick, word as process_word};
-use pageshim_wire::thread::{
-    Api, CLASS_COUNTER_WORDS, class_word, lifetime_bucket, site_word, word,
-};
+use pageshim_wire::process::word as process_word;
+use pageshim_wire::thread::{Api, CLASS_COUNTER_WORDS, class_word, site_word, word};
 
-use crate::OS_PAGE_BYTES;
 use crate::state::State;
 
+mod counters;
+
+pub use counters::Counters;
+
 /// Net bytes a thread may hold back from the process's total.
-pub const PUBLISH_BYTES: i64 = 64 * 1024;
+pub const PUBLISH_BYTES: u64 = 64 * 1024;
 
 /// A block as the books see it.
 #[derive(Clone, Copy, Debug)]
@@ -80,21 +83,26 @@ impl Track {
         self.region.set(region);
     }
 
+    /// The counters, when counting; looked up once for several additions.
+    #[inline(always)]
+    pub fn counters(&self) -> Option<Counters> {
+        NonNull::new(self.region.get().cast()).map(Counters)
+    }
+
+    /// [`Track::counters`] of a thread known to count.
+    ///
+    /// # Safety
+    /// [`Track::is_set`].
+    #[inline(always)]
+    pub unsafe fn counters_unchecked(&self) -> Counters {
+        // SAFETY: the caller's duty.
+        Counters(unsafe { NonNull::new_unchecked(self.region.get().cast()) })
+    }
+
     #[inline(always)]
     fn at(&self, index: usize) -> &AtomicU64 {
         // SAFETY: set_region()'s caller vouched for the region; only called when it is set.
         unsafe { &*self.region.get().add(index) }
-    }
-
-    /// Adds as the only writer. Written so that it compiles to one instruction:
-    /// readers are other processes, which an atomic here would not help.
-    #[inline(always)]
-    fn add(&self, index: usize, amount: u64) {
-        // SAFETY: as in at(); no other thread of this process touches the word now.
-        unsafe {
-            let word = self.region.get().add(index).cast::<u64>();
-            *word = (*word).wrapping_add(amount);
-        }
     }
 
     /// Sets a header word of the region.
@@ -115,8 +123,8 @@ impl Track {
 
     /// Adds to a header word of the region.
     pub fn bump(&self, index: usize, amount: u64) {
-        if self.is_set() {
-            self.add(index, amount);
+        if let Some(counters) = self.counters() {
+            counters.add(index, amount);
         }
     }
 
@@ -132,90 +140,40 @@ impl Track {
     }
 
     /// Counts a block that was just made at `address`.
-    #[inline(always)]
     pub fn allocated(&self, state: &State, entry: &Entry, api: Api, address: usize) {
-        if !self.is_set() {
+        let Some(counters) = self.counters() else {
             return;
+        };
+        counters.came(entry);
+        counters.came_by(api);
+        self.note_last(address);
+        if counters.grew(entry.requested) {
+            self.publish(state);
         }
-        let bytes = entry.requested as u64;
-        let class = Self::class(entry.class);
-        self.add(class + class_word::ALLOCATIONS, 1);
-        self.add(class + class_word::ALLOCATED_BYTES, bytes);
-        if api != Api::Malloc {
-            self.add(word::API + api as usize, 1);
-        }
-        if entry.site != 0 {
-            let site = Self::site(entry.site);
-            self.add(site + site_word::ALLOCATIONS, 1);
-            self.add(site + site_word::ALLOCATED_BYTES, bytes);
-            self.add(site + site_word::ROUNDING_BYTES, entry.slack as u64);
-            let pages = entry.requested.max(1).next_multiple_of(OS_PAGE_BYTES);
-            self.add(site + site_word::PAGE_BYTES, pages as u64);
-        }
-        self.last.set(address);
-        self.pend(state, entry.requested.cast_signed() as i64, 1);
     }
 
     /// Counts a block at `address` that is about to be freed.
-    #[inline(always)]
     pub fn freed(&self, state: &State, entry: &Entry, birth: u64, address: usize) {
-        if !self.is_set() {
+        let Some(counters) = self.counters() else {
             return;
-        }
-        let bytes = entry.requested as u64;
-        let class = Self::class(entry.class);
-        self.add(class + class_word::FREES, 1);
-        self.add(class + class_word::FREED_BYTES, bytes);
-        if entry.site != 0 {
-            let site = Self::site(entry.site);
-            self.add(site + site_word::FREES, 1);
-            self.add(site + site_word::FREED_BYTES, bytes);
-        }
-        if self.last.get() == address {
-            self.count_temporary(entry.site);
-        }
-        let now = state.tick();
-        if now == birth {
-            self.add(word::LIFETIME, 1);
-        } else {
-            self.count_lifetime(entry.site, now, birth);
-        }
-        self.pend(state, -(entry.requested.cast_signed() as i64), -1);
-    }
-
-    #[inline(always)]
-    fn count_temporary(&self, site: u32) {
-        self.add(word::TEMPORARY, 1);
-        if site != 0 {
-            self.add(Self::site(site) + site_word::TEMPORARY, 1);
-        }
-    }
-
-    #[inline(never)]
-    fn count_lifetime(&self, site: u32, now: u64, birth: u64) {
-        let ms = ms_from_tick(now).saturating_sub(ms_from_tick(birth));
-        self.add(word::LIFETIME + lifetime_bucket(ms), 1);
-        self.add(word::LIFETIME_SUM_MS, ms);
-        if site != 0 {
-            self.add(Self::site(site) + site_word::LIFETIME_MS, ms);
-        }
-    }
-
-    #[inline(always)]
-    fn pend(&self, state: &State, bytes: i64, blocks: i64) {
-        self.add(word::PENDING_BLOCKS, blocks.cast_unsigned());
-        let sum = self.get_signed(word::PENDING_BYTES) + bytes;
-        self.set_signed(word::PENDING_BYTES, sum);
-        // A free cannot make a new high.
-        if bytes >= 0 && sum > self.get_signed(word::PENDING_HIGH) {
-            let count = self.get_signed(word::PENDING_BLOCKS);
-            self.set_signed(word::PENDING_HIGH, sum);
-            self.set_signed(word::PENDING_HIGH_BLOCKS, count);
-        }
-        let reach = sum.wrapping_add(PUBLISH_BYTES).cast_unsigned();
-        if reach > 2 * PUBLISH_BYTES.cast_unsigned() {
+        };
+        counters.went(entry, self.is_last(address));
+        counters.lived(entry.site, birth, state.tick());
+        if counters.shrank(entry.requested) {
             self.publish(state);
         }
+    }
+
+    /// Remembers the thread's newest block.
+    #[inline(always)]
+    pub fn note_last(&self, address: usize) {
+        self.last.set(address);
+    }
+
+    /// True for the thread's newest block.
+    #[inline(always)]
+    pub fn is_last(&self, address: usize) -> bool {
+        self.last.get() == address
     }
 
     #[inline(always)]
@@ -227,6 +185,13 @@ impl Track {
     fn set_signed(&self, index: usize, value: i64) {
         self.at(index)
             .store(value.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// [`Track::publish`] when a free has brought it about.
+    pub fn publish_if_far(&self, state: &State) {
+        if self.get(word::PENDING_ROOM) > PUBLISH_BYTES {
+            self.publish(state);
+        }
     }
 
     /// Adds what is pending to the process's total and moves its peak.
@@ -245,12 +210,11 @@ impl Track {
         };
         let high = self.get_signed(word::PENDING_HIGH).max(0);
         let high_blocks = self.get_signed(word::PENDING_HIGH_BLOCKS);
-        let (sum, count) = (
-            self.get_signed(word::PENDING_BYTES),
-            self.get_signed(word::PENDING_BLOCKS),
-        );
+        let room = self.get_signed(word::PENDING_ROOM);
+        let sum = self.get_signed(word::PENDING_HIGH) - room;
+        let count = self.get_signed(word::PENDING_BLOCKS);
         for index in [
-            word::PENDING_BYTES,
+            word::PENDING_ROOM,
             word::PENDING_BLOCKS,
             word::PENDING_HIGH,
             word::PENDING_HIGH_BLOCKS,
@@ -281,7 +245,7 @@ impl Track {
 
     /// Forgets what is pending; the caller has set the totals itself.
     pub fn clear_pending(&self) {
-        for index in word::PENDING_BYTES..=word::PENDING_HIGH_BLOCKS {
+        for index in word::PENDING_ROOM..=word::PENDING_HIGH_BLOCKS {
             self.set(index, 0);
         }
     }

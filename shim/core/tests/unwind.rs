@@ -65,6 +65,7 @@ fn stacks_in_turn_are_found_again() {
         under::<2>(leaf::<1>);
         under::<1>(leaf::<1>);
     }
+    assert!(probe().recalled > 0, "a stack repeated is recalled");
 }
 
 extern "C" fn compare(a: *const c_void, b: *const c_void) -> c_int {
@@ -361,7 +362,7 @@ fn garbage_stacks_end_the_same_with_and_without_memo() {
         0,
         0,
     );
-    for round in 0..300_000 {
+    for round in 0..900_000 {
         let changes = if round % 5000 == 0 {
             WORDS
         } else {

@@ -141,6 +141,13 @@ impl Bounds {
         address.wrapping_sub(self.lo) < self.hi.wrapping_sub(self.lo)
     }
 
+    /// True when the active stack holds all from `sp` up to and including `address`,
+    /// which is not below `sp`.
+    #[inline(always)]
+    pub(crate) const fn spans(&self, sp: u64, address: u64) -> bool {
+        sp >= self.lo && address < self.hi
+    }
+
     /// True when the active stack is readable up to and including `address`.
     #[inline(always)]
     pub(crate) fn reaches(&mut self, address: u64) -> bool {

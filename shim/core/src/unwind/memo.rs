@@ -34,9 +34,12 @@
 
 use pageshim_wire::stack::End;
 
+use super::bounds::Bounds;
 use super::recent::{Head, Recent};
 use super::row::Row;
-use super::rows::Missed;
+use super::rows::{Missed, Rows};
+use super::step::Regs;
+use super::walk::any_bad;
 
 /// What one capture found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +146,8 @@ pub struct Memo {
     pub(crate) keys: [Word; Self::CAPACITY],
     pub(crate) frames: [Frame; Self::CAPACITY],
     pub(crate) checks: [Word; Self::CAPACITY],
+    /// By set of `recent`: the way that was last of use.
+    fronts: [u8; Recent::COUNT / Recent::WAYS],
     recent: [Recent; Recent::COUNT],
 }
 
@@ -167,6 +172,42 @@ impl Memo {
     /// Forgets all stacks: the next capture unwinds all of its own.
     pub const fn forget(&mut self) {
         self.limit = 0;
+        self.renew();
+    }
+
+    /// Nothing in `recent` may be used any more.
+    pub(crate) const fn renew(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.epoch == 0 {
+            self.epoch = 1;
+        }
+    }
+
+    /// The id of the present stack, when it is the one its leaf's entries were last of
+    /// use for, of the limit they were captured with; else 0, and [`Memo::capture`] must
+    /// look. What a caller sees of the last capture does not change.
+    #[inline(always)]
+    pub fn recall(&self, rows: &Rows, regs: &Regs, bounds: &Bounds) -> u32 {
+        let leaf = Word::key(regs.sp, regs.pc);
+        let first = Recent::first(leaf.above, leaf.word);
+        let front = usize::from(self.fronts[first / Recent::WAYS]) % Recent::WAYS;
+        let recent = &self.recent[first + front];
+        let current = self.generation == rows.generation();
+        if current && self.is_now(recent, leaf, regs.bp, bounds) {
+            return recent.head.site;
+        }
+        0
+    }
+
+    /// True when a stack seen lately, of the active stack, is the present one.
+    #[inline(always)]
+    fn is_now(&self, recent: &Recent, leaf: Word, bp: u64, bounds: &Bounds) -> bool {
+        let head = &recent.head;
+        head.leaf == leaf
+            && head.epoch == self.epoch
+            && (head.needs_bp == 0 || head.bp == bp)
+            && bounds.spans(leaf.above, head.highest)
+            && !any_bad(recent.words())
     }
 
     /// Frames of the last capture.
@@ -220,7 +261,11 @@ impl Memo {
         };
         let checks = self.checks.get(..frame.checks()).unwrap_or(&[]);
         let keys = self.keys.get(..at).unwrap_or(&[]);
-        self.recent[Recent::place(leaf.above, leaf.word)].keep(head, keys, checks);
+        let first = Recent::first(leaf.above, leaf.word);
+        let set = &mut self.recent[first..][..Recent::WAYS];
+        if let Some(way) = Recent::keep(set, head, keys, checks) {
+            self.set_front(first + way);
+        }
     }
 
     /// The id attached to the present stack; 0 when it has none (it was not seen
@@ -248,21 +293,31 @@ impl Memo {
         Some(&self.recent[index % Recent::COUNT])
     }
 
-    /// The stack seen lately with this leaf.
+    /// The number of the entry of `recent` that is the stack with this leaf now.
     #[inline(always)]
-    pub(crate) fn recent(&self, leaf: Word, bp: u64) -> Option<(usize, &Recent)> {
-        let place = Recent::place(leaf.above, leaf.word);
-        let recent = &self.recent[place];
-        let head = &recent.head;
-        let same = head.leaf == leaf && head.epoch == self.epoch;
-        (same && (head.needs_bp == 0 || head.bp == bp)).then_some((place, recent))
+    pub(crate) fn recent(&self, leaf: Word, bp: u64, bounds: &Bounds) -> Option<usize> {
+        let first = Recent::first(leaf.above, leaf.word);
+        let mut set = self.recent[first..][..Recent::WAYS].iter();
+        Some(first + set.position(|recent| self.is_now(recent, leaf, bp, bounds))?)
+    }
+
+    /// What an entry of `recent` holds besides its words.
+    pub(crate) fn head(&self, place: usize) -> &Head {
+        &self.recent[place % Recent::COUNT].head
+    }
+
+    const fn set_front(&mut self, place: usize) {
+        self.fronts[place / Recent::WAYS] = (place % Recent::WAYS) as u8;
     }
 
     /// Says where the present stack is: in an entry of `recent`, or in the arrays.
     #[inline(always)]
     pub(crate) const fn set_hit(&mut self, place: Option<usize>) {
         self.hit = match place {
-            Some(place) => place as u16 + 1,
+            Some(place) => {
+                self.set_front(place);
+                place as u16 + 1
+            }
             None => 0,
         };
     }

@@ -51,23 +51,25 @@ impl Memo {
         self.missed.count = 0;
         let valid = self.generation == rows.generation() && self.limit as usize == limit;
         if valid
-            && let Some((place, recent)) = self.recent(key(*regs), regs.bp)
             && bounds.enter(regs.sp)
-            && bounds.reaches(recent.head.highest)
-            && !any_bad(recent.words())
+            && let Some(place) = self.recent(key(*regs), regs.bp, bounds)
         {
-            let head = &recent.head;
-            let captured = Captured {
-                hash: head.hash,
-                depth: usize::from(head.depth),
-                new_frames: 0,
-                end: End::from_number(head.end),
-                missed: 0,
-            };
             self.set_hit(Some(place));
-            return captured;
+            return self.repeated(place);
         }
         self.capture_anew(rows, regs, bounds, limit)
+    }
+
+    /// The capture of an entry of `recent`.
+    fn repeated(&self, place: usize) -> Captured {
+        let head = self.head(place);
+        Captured {
+            hash: head.hash,
+            depth: usize::from(head.depth),
+            new_frames: 0,
+            end: End::from_number(head.end),
+            missed: 0,
+        }
     }
 
     /// A capture of a stack not seen lately.
@@ -83,7 +85,7 @@ impl Memo {
         let generation = rows.generation();
         if self.generation != generation || self.limit as usize != limit {
             (self.generation, self.limit, old) = (generation, limit as u32, 0);
-            self.epoch = self.epoch.wrapping_add(1).max(1);
+            self.renew();
         }
         // Word by word: a vector would wait for the stores that made it.
         let regs = Regs {
@@ -368,11 +370,18 @@ fn last_bad(words: &[Word]) -> Option<usize> {
     None
 }
 
-/// [`last_bad`], answering only whether there is one.
+/// [`last_bad`] for whole blocks, answering only whether there is one.
 #[inline(always)]
-fn any_bad(words: &[Word]) -> bool {
-    let (rest, blocks) = words.as_rchunks::<8>();
-    blocks.iter().rev().any(|block| differ(block)) || differ(rest)
+pub(super) fn any_bad<const N: usize>(blocks: &[[Word; N]]) -> bool {
+    // Not by iterator: their closures may end up in functions of their own.
+    let mut rest = blocks;
+    while let Some((block, outer)) = rest.split_last() {
+        if differ(block) {
+            return true;
+        }
+        rest = outer;
+    }
+    false
 }
 
 #[inline(never)]
@@ -388,8 +397,11 @@ fn read(word: &Word) -> u64 {
 
 #[inline(always)]
 fn differ(words: &[Word]) -> bool {
-    let differences = words.iter().map(|word| read(word) ^ word.word);
-    opaque(differences.fold(0, |any, one| any | one)) != 0
+    let mut any = 0;
+    for word in words {
+        any |= read(word) ^ word.word;
+    }
+    opaque(any) != 0
 }
 
 /// Keeps the optimiser from turning one OR over a block into eight branches,

@@ -231,6 +231,9 @@ pub struct Probe {
     pub oracle_every: usize,
     pub captures: usize,
     pub hits: usize,
+    /// Captures that [`Memo::recall`] would have spared.
+    pub recalled: usize,
+    recall_limit: usize,
     pub reused: usize,
     pub shared: usize,
     sites: HashMap<(Vec<u64>, u16), (u64, u32)>,
@@ -247,6 +250,8 @@ impl Probe {
             oracle_every: 1,
             captures: 0,
             hits: 0,
+            recalled: 0,
+            recall_limit: 0,
             reused: 0,
             shared: 0,
             sites: HashMap::new(),
@@ -264,6 +269,12 @@ impl Probe {
             bp: 0,
         };
         caller_regs(&raw mut regs);
+        // Only stacks of the limit they were captured with are recalled.
+        let recalled = match self.recall_limit == self.limit {
+            true => self.memo.recall(rows(), &regs, &self.bounds),
+            false => 0,
+        };
+        self.recall_limit = self.limit;
         let captured = self
             .memo
             .capture(rows(), &regs, &mut self.bounds, self.limit);
@@ -275,6 +286,13 @@ impl Probe {
         assert_eq!(captured.end, end);
         assert_eq!(self.memo.pc(depth), 0);
         assert!(captured.new_frames <= depth);
+        if recalled != 0 {
+            self.recalled += 1;
+            assert_eq!(
+                memo, self.stacks[recalled as usize],
+                "recalled and plain unwind"
+            );
+        }
         self.captures += 1;
         self.reused += depth - captured.new_frames;
         self.identity(memo, captured.hash, end);

@@ -96,6 +96,16 @@ pub const fn divides(offset: usize, magic: u64) -> bool {
     (offset as u64).wrapping_mul(magic) < magic
 }
 
+/// [`divide`] where [`divides`] says so: both halves of one product.
+#[inline(always)]
+pub const fn divide_exact(offset: usize, magic: u64) -> Option<usize> {
+    let product = offset as u128 * magic as u128;
+    if product as u64 >= magic {
+        return None;
+    }
+    Some((product >> 64) as usize)
+}
+
 /// The class whose slots are multiples of `align` (a power of two) and hold
 /// `requested` bytes; `None` when that is a singleton's work.
 pub const fn aligned_class(requested: usize, align: usize) -> Option<usize> {
@@ -144,6 +154,8 @@ mod tests {
                     let offset = index * slot + within;
                     assert_eq!(divide(offset, multiplier), index, "class {class}");
                     assert_eq!(divides(offset, multiplier), within == 0, "class {class}");
+                    let exact = (within == 0).then_some(index);
+                    assert_eq!(divide_exact(offset, multiplier), exact, "class {class}");
                 }
             }
         }

@@ -218,6 +218,17 @@ impl Heap {
         self.direct[requested.div_ceil(16)].get().pop()
     }
 
+    /// [`Heap::take`] for at most [`SLOT_MAX`] bytes when it needs no slow path.
+    #[inline(always)]
+    pub fn take_ready(&self, requested: usize) -> Option<(Block, &'static Page)> {
+        let page = if requested <= DIRECT_MAX {
+            self.direct[requested.div_ceil(16)].get()
+        } else {
+            self.bins[class_of(requested)].first.get()
+        };
+        Some((page.pop()?, page))
+    }
+
     /// A slot of a class.
     #[inline]
     pub fn take_class(&self, class: usize) -> Option<(Block, &'static Page)> {
@@ -439,6 +450,21 @@ impl Heap {
     pub fn give_own(&self, page: &'static Page, block: Block) {
         page.push(block);
         // A class's only page stays: a loop of pairs must not leave the fast path.
+        if page.used.get() == 0 && !page.is_alone() {
+            self.retire_empty(page);
+        }
+    }
+
+    /// As [`Heap::give_own`], but leaves an empty page to the caller: true when
+    /// [`Heap::settle_empty`] should follow.
+    #[inline(always)]
+    pub fn give_back(&self, page: &'static Page, block: Block) -> bool {
+        page.push(block);
+        page.used.get() == 0 && !page.is_alone()
+    }
+
+    /// Lets go of a page of ours that may be empty.
+    pub fn settle_empty(&self, page: &'static Page) {
         if page.used.get() == 0 && !page.is_alone() {
             self.retire_empty(page);
         }

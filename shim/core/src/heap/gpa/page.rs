@@ -16,13 +16,15 @@
 //! P5. Each slot in a free list, carved or pushed, bears the free mark.
 //! P3. A record is zero exactly when its slot holds no live block.
 //! P4. Page structs are never unmapped.
+//! P6. A page whose owner word has [`RECORDS`] has a record for each slot that fits its run.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
+use core::hint::assert_unchecked;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::classes::{SINGLETON, divide, divides};
+use super::classes::{SINGLETON, divide, divide_exact, divides};
 
 /// The page is off its heap's queue because no slot is free.
 pub const FULL: usize = 1;
@@ -69,6 +71,11 @@ impl Block {
     /// The block's address.
     pub fn address(self) -> usize {
         self.0.as_ptr().expose_provenance()
+    }
+
+    /// The block's place.
+    pub const fn not_null(self) -> NonNull<u8> {
+        self.0
     }
 
     /// The block as the caller gets it.
@@ -307,20 +314,31 @@ impl Page {
         self.next.get().is_null() && self.prev.get().is_null()
     }
 
-    /// Slot bytes and record of a block of a page of slots with records; `None`
-    /// when no slot begins there or the page has no records. The usual case's
+    /// Slot bytes and record of a block of a page of slots that its owner word says
+    /// has records; `None` when no slot begins there. The usual case's
     /// [`Page::slot_at`] and [`Page::record`] in one.
     #[inline(always)]
     pub fn recorded_slot(&self, block: Block) -> Option<(usize, &AtomicU64)> {
         let offset = block.address().wrapping_sub(self.start.get());
-        let index = divide(offset, self.magic.get());
-        let slot = self.slot_bytes.get() as usize;
-        if index * slot != offset {
-            return None;
-        }
+        let index = divide_exact(offset, self.magic.get())?;
+        let records = self.records.get();
+        // SAFETY: P6, and the address lies within the page's run.
+        let word = unsafe {
+            assert_unchecked(!records.is_null());
+            &*records.add(index)
+        };
+        Some((self.slot_bytes.get() as usize, word))
+    }
+
+    /// [`Page::recorded_slot`] of a block that came from this page.
+    #[inline(always)]
+    pub fn record_of(&self, block: Block) -> Option<(usize, &AtomicU64)> {
+        let offset = block.address().wrapping_sub(self.start.get());
         let records = NonNull::new(self.records.get())?;
-        // SAFETY: the page has a record for each slot, and the address lies within its run.
-        Some((slot, unsafe { records.add(index).as_ref() }))
+        let index = divide(offset, self.magic.get());
+        // SAFETY: the page has a record for each slot, and the block is one of them.
+        let word = unsafe { records.add(index).as_ref() };
+        Some((self.slot_bytes.get() as usize, word))
     }
 
     /// The slot that holds `address` at any of its bytes.
