@@ -19,6 +19,7 @@ use pageshim_core::whole::Family;
 use pageshim_wire::thread::Api;
 
 use crate::serve::{self, Call};
+use crate::thread::SAMPLING;
 use crate::whole::{self, Claim};
 use crate::world::SPACES;
 use crate::{foreign, tls};
@@ -115,10 +116,15 @@ stub! { 3:
 #[inline(always)]
 pub(crate) fn fast_take(requested: usize) -> Option<NonNull<u8>> {
     let thread = tls::get()?;
-    if requested > DIRECT_MAX || thread.gate() != 0 {
+    if requested > DIRECT_MAX {
         return None;
     }
-    NonNull::new(thread.heap().take_fast(requested)?.pointer())
+    let block = match thread.gate() {
+        0 => thread.heap().take_fast(requested)?,
+        SAMPLING => thread.take_unsampled(requested)?,
+        _ => return None,
+    };
+    NonNull::new(block.pointer())
 }
 
 // Every way out of a fast path is a call in tail position with the same
@@ -153,7 +159,7 @@ extern "C" fn malloc_slow(requested: usize, sp: *const u64, bp: u64) -> *mut c_v
 #[inline(always)]
 fn free_plain(pointer: *mut u8) -> bool {
     if let Some(thread) = tls::get()
-        && thread.gate() == 0
+        && thread.frees_plainly()
         && let Some(page) = SPACES.first().page_of(pointer.addr())
     {
         // SAFETY: an address in our space is not zero.

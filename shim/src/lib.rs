@@ -18,6 +18,7 @@ mod life;
 mod link;
 mod misuse;
 mod operators;
+mod sampled;
 mod serve;
 mod stats;
 mod thread;

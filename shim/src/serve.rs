@@ -22,9 +22,9 @@ use pageshim_wire::process::Misuse;
 use pageshim_wire::stack::End;
 use pageshim_wire::thread::{Api, word};
 
-use crate::thread::{RECORDING, STACKS, TRACING, Thread, WHOLE};
+use crate::thread::{RECORDING, SAMPLING, STACKS, TRACING, Thread, WHOLE};
 use crate::world::{MODULES, SITES, SPACES, STATE};
-use crate::{emergency, foreign, misuse, thread, tls, trace, upkeep, whole, world};
+use crate::{emergency, foreign, misuse, sampled, thread, tls, trace, upkeep, whole, world};
 
 /// Largest request: more cannot be told apart from a negative number.
 pub(crate) const REQUEST_MAX: usize = isize::MAX.cast_unsigned();
@@ -78,6 +78,14 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
         emergency::catch_up(|address| give(thread, address, call));
         if thread.gate() & Heap::BELL != 0 {
             thread.answer_bell();
+        }
+        if thread.gate() & SAMPLING != 0 {
+            if thread.is_due() {
+                upkeep::run(thread, call);
+            }
+            if let Some(sampled) = sampled::take(thread, requested, align, call) {
+                return sampled;
+            }
         }
     } else if thread.is_due() {
         upkeep::run(thread, call);
@@ -297,6 +305,10 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
             return;
         };
         word.store(0, Ordering::Relaxed);
+        if thread.gate() & SAMPLING != 0 {
+            sampled::give(thread, page, address, &record);
+            return;
+        }
         count_free(thread, page, page.usable(), address, &record);
     } else if Block::from_address(address).is_some_and(|block| block.is_marked_free(page)) {
         misuse::report(thread, Misuse::DoubleFree, address, 0, call);
@@ -435,16 +447,18 @@ fn resize(
     call: &Call,
 ) -> bool {
     let page = found.page;
+    if thread.gate() & SAMPLING != 0 {
+        let place = sampled::Place {
+            page,
+            slot: found.slot,
+        };
+        return sampled::resize(thread, &place, address, requested, call);
+    }
     let old = page
         .record(found.slot)
         .and_then(|word| Record::unpack(word.load(Ordering::Relaxed)));
     let old_entry = old.map(|record| (record, found.usable.saturating_sub(record.slack)));
-    let fits = if page.is_single() {
-        requested > SLOT_MAX && thread.heap().resize_single(page, requested)
-    } else {
-        requested <= found.usable && requested >= found.usable / 2
-    };
-    if !fits {
+    if !fits(thread, page, requested) {
         return false;
     }
     if let Some((old, old_requested)) = old_entry {
@@ -465,7 +479,20 @@ fn resize(
     true
 }
 
+/// True when a block can be `requested` bytes where it is, and is not far too large
+/// for that; a singleton's run is cut or extended on the way.
+pub(crate) fn fits(thread: &Thread, page: &'static Page, requested: usize) -> bool {
+    if page.is_single() {
+        return requested > SLOT_MAX && thread.heap().resize_single(page, requested);
+    }
+    requested <= page.usable() && requested >= page.usable() / 2
+}
+
 /// The present site of a call; 0 when stacks are not captured.
 pub(crate) fn site_of(thread: &Thread, call: &Call) -> u32 {
-    site(thread, call)
+    if thread.gate() & SAMPLING == 0 {
+        site(thread, call)
+    } else {
+        captured_site(thread, call)
+    }
 }

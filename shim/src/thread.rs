@@ -13,7 +13,8 @@ use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use pageshim_core::heap::gpa::{Heap, HeapState, all_heaps};
+use pageshim_core::heap::gpa::{Block, Heap, HeapState, all_heaps};
+use pageshim_core::sample::Sampler;
 use pageshim_core::sys;
 use pageshim_core::track::Track;
 use pageshim_core::unwind::{Bounds, Memo};
@@ -22,7 +23,7 @@ use pageshim_wire::process::{Drop as Dropped, Mode, word as process_word};
 use pageshim_wire::thread::word;
 
 use crate::world::{ACCOUNTS, PAGES, SPACES, STATE};
-use crate::{boot, link, tls, trace, whole, world};
+use crate::{boot, link, sampled, tls, trace, whole, world};
 
 /// Inside our own slow path: nothing of ours may be entered again.
 pub(crate) const BUSY: u8 = 1;
@@ -36,13 +37,17 @@ pub(crate) const TRACING: u8 = 8;
 /// Blocks come from the heap of `PAGESHIM_HEAP`, not from the thread's own.
 pub(crate) const WHOLE: u8 = 16;
 
+/// Blocks that samples fall on get records, the others take the plain fast path.
+pub(crate) const SAMPLING: u8 = 32;
+
 /// The gate of a thread that is outside us.
 fn open_gate() -> u8 {
     let whole = if whole::is_on() { WHOLE } else { 0 };
     let recording = match world::mode() {
         Mode::Off => 0,
         Mode::Count => RECORDING,
-        Mode::Sampled | Mode::Exact => RECORDING | STACKS,
+        Mode::Sampled => SAMPLING,
+        Mode::Exact => RECORDING | STACKS,
         Mode::Trace => RECORDING | STACKS | TRACING,
     };
     recording | whole
@@ -57,6 +62,7 @@ pub(crate) struct Thread {
     every: Cell<u32>,
     upkeep_ms: Cell<u64>,
     pub(crate) track: Track,
+    pub(crate) sampler: Sampler,
     slot: Cell<u64>,
     control_block: Cell<usize>,
     rounds: Cell<u32>,
@@ -88,6 +94,23 @@ impl Thread {
         self.gate.get()
     }
 
+    /// True when a plain free may run: only frees of sampled blocks are not plain,
+    /// and their pages show it.
+    #[inline(always)]
+    pub(crate) fn frees_plainly(&self) -> bool {
+        self.gate.get() & !SAMPLING == 0
+    }
+
+    /// The plain fast path of a thread that samples: a slot for at most
+    /// [`pageshim_core::heap::gpa::classes::DIRECT_MAX`] bytes when no sample falls on it.
+    #[inline(always)]
+    pub(crate) fn take_unsampled(&self, requested: usize) -> Option<Block> {
+        let left = self.sampler.past(requested)?;
+        let block = self.heap().take_fast(requested)?;
+        self.sampler.advance(left);
+        Some(block)
+    }
+
     /// Enters, unless the thread is inside already.
     #[inline]
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
@@ -114,7 +137,7 @@ impl Thread {
     #[inline]
     pub(crate) fn enter_own_heap(&self) -> Option<Inside<'_>> {
         let gate = self.gate.get();
-        if gate & (BUSY | WHOLE) != 0 {
+        if gate & (BUSY | WHOLE | SAMPLING) != 0 {
             return None;
         }
         self.gate.set(gate | BUSY);
@@ -220,7 +243,7 @@ impl Thread {
         unsafe {
             let heap = (&raw mut (*thread).heap).cast();
             (&raw mut (*thread).control_block).write(Cell::new(tls::control_block()));
-            Heap::place(heap, &SPACES, &ACCOUNTS, world::recording());
+            Heap::place(heap, &SPACES, &ACCOUNTS, world::records_all());
             Some(&*thread)
         }
     }
@@ -298,7 +321,10 @@ pub(crate) fn attach() -> Option<&'static Thread> {
         }
     }
     crate::life::watch(thread);
-    if gate == 0 {
+    if gate & SAMPLING != 0 {
+        sampled::begin(thread);
+    }
+    if gate & !SAMPLING == 0 {
         thread.heap().set_bell(Some(&thread.gate));
     }
     thread.gate.set(gate);

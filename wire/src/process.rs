@@ -82,6 +82,8 @@ pub mod word {
     pub const COMMAND_LEN: usize = 39;
     /// Length of the service name text.
     pub const SERVICE_LEN: usize = 40;
+    /// Mean bytes between samples in mode sampled, else 0. See [`crate::sampled`].
+    pub const SAMPLE_INTERVAL: usize = 41;
     /// First of [`super::DROPS`] counters, one for each [`super::Drop`].
     pub const DROPPED: usize = 64;
     /// First of [`super::MISUSES`] counters, one for each [`super::Misuse`].

@@ -91,10 +91,10 @@ fn peak(header: &Header, threads: &ThreadSums, live: Amount) -> Amount {
         u64::try_from(published.saturating_add(more)).unwrap_or(0)
     };
     let mut peak = header.peak();
-    let pending = Amount {
+    let pending = header.in_whole(Amount {
         bytes: signed(word::PUBLISHED_BYTES, threads.pending_high.0),
         blocks: signed(word::PUBLISHED_BLOCKS, threads.pending_high.1),
-    };
+    });
     for candidate in [pending, live] {
         if candidate.bytes > peak.bytes && (threads.used == 1 || candidate == live) {
             peak = candidate;

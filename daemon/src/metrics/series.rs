@@ -49,6 +49,15 @@ fn heap(page: &mut Page, group: &Group) {
     page.set("pageshim_heap_live_allocations", labels, group.live.blocks);
     page.set("pageshim_heap_peak_bytes", labels, group.peak.bytes);
     page.set("pageshim_threads", labels, group.threads);
+    let sampled = &group.sampled;
+    if sampled.processes > 0 {
+        let [bytes, blocks] = sampled.live_error();
+        let interval = sampled.interval_bytes;
+        page.set("pageshim_sample_interval_bytes", labels, interval);
+        page.set("pageshim_sampled_processes", labels, sampled.processes);
+        page.set_f64("pageshim_heap_live_error_bytes", labels, bytes);
+        page.set_f64("pageshim_heap_live_error_allocations", labels, blocks);
+    }
     page.set(
         "pageshim_shim_metadata_bytes",
         labels,

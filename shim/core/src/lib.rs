@@ -12,6 +12,7 @@ pub mod heap;
 pub mod heir;
 pub mod modules;
 pub mod records;
+pub mod sample;
 pub mod sites;
 pub mod state;
 pub mod sync;

@@ -23,6 +23,9 @@ use pageshim_wire::thread::{
 use crate::OS_PAGE_BYTES;
 use crate::state::State;
 
+mod sampled;
+pub use sampled::Sample;
+
 /// Net bytes a thread may hold back from the process's total.
 pub const PUBLISH_BYTES: i64 = 64 * 1024;
 
@@ -295,11 +298,7 @@ impl Track {
         classes: usize,
         others: impl Fn() -> T,
     ) {
-        let balance = |allocated: usize, freed: usize| {
-            let surplus = |track: &Self| track.get(freed).wrapping_sub(track.get(allocated));
-            let sum = others().map(surplus).fold(0, u64::wrapping_add);
-            self.set(allocated, self.get(freed).wrapping_add(sum));
-        };
+        let balance = |allocated, freed| self.balance(allocated, freed, others());
         for class in (0..classes).map(Self::class) {
             balance(class + class_word::ALLOCATIONS, class + class_word::FREES);
             balance(
@@ -314,6 +313,12 @@ impl Track {
                 site + site_word::FREED_BYTES,
             );
         }
+    }
+
+    fn balance<'a>(&self, allocated: usize, freed: usize, others: impl Iterator<Item = &'a Self>) {
+        let surplus = |track: &Self| track.get(freed).wrapping_sub(track.get(allocated));
+        let sum = others.map(surplus).fold(0, u64::wrapping_add);
+        self.set(allocated, self.get(freed).wrapping_add(sum));
     }
 
     /// Counts one live block that was inherited.

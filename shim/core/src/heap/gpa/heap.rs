@@ -729,6 +729,10 @@ impl Heap {
 
     /// Moves all pages of an idle heap into this one; false when it is not idle.
     fn absorb(&self, other: &'static Self) -> bool {
+        // Pages without records would make blocks that look freed twice, or the reverse.
+        if other.recording.get() != self.recording.get() {
+            return false;
+        }
         if other.state() != HeapState::Idle as u32 || !other.adopt() {
             return false;
         }

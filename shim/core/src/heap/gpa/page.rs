@@ -321,6 +321,17 @@ impl Page {
         self.capacity.get() as usize
     }
 
+    /// Gives a singleton an empty record, or takes its record away. For whoever
+    /// holds its block.
+    pub fn keep_single_record(&self, keep: bool) {
+        debug_assert!(self.is_single());
+        self.single_record.store(0, Ordering::Relaxed);
+        let record = ptr::from_ref(&self.single_record).cast_mut();
+        self.records
+            .set(if keep { record } else { ptr::null_mut() });
+        self.set_flag(RECORDS, keep);
+    }
+
     /// The record of slot `index`, when the page has records.
     #[inline]
     pub fn record(&self, index: usize) -> Option<&AtomicU64> {
