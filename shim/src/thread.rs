@@ -103,9 +103,17 @@ impl Thread {
 
     /// The plain fast path of a thread that samples: a slot for at most
     /// [`pageshim_core::heap::gpa::classes::DIRECT_MAX`] bytes when no sample falls on it.
+    ///
+    /// The countdown is 0 in other modes, so they leave at the first test. The gate
+    /// is read anew on purpose: with one read, the test that comes before this
+    /// in the plain path would cost an instruction more.
     #[inline(always)]
     pub(crate) fn take_unsampled(&self, requested: usize) -> Option<Block> {
         let left = self.sampler.past(requested)?;
+        // SAFETY: our own cell; only the compiler is kept from joining two reads.
+        if unsafe { self.gate.as_ptr().read_volatile() } != SAMPLING {
+            return None;
+        }
         let block = self.heap().take_fast(requested)?;
         self.sampler.advance(left);
         Some(block)
