@@ -20,7 +20,7 @@ use pageshim_wire::process::{Heap, Mode};
 
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
-use crate::{fork, life, link, sampled, thread, tls, upkeep, whole, world};
+use crate::{fork, life, link, sampled, thread, tls, upkeep, verify, whole, world};
 
 const SPAN: u64 = 512 << 30;
 const SPAN_MIN: u64 = 4 << 20;
@@ -95,6 +95,9 @@ fn boot() {
     let stacks = config.mode as u8 >= Mode::Sampled as u8;
     if stacks && !world::make_rows() {
         return;
+    }
+    if config.verify {
+        verify::begin();
     }
     fork::plant_canary();
     sampled::set_interval(config.interval(), config.seed);

@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) interval_bytes: u64,
     /// Where the draws of samples begin, when they shall be the same each time.
     pub(crate) seed: Option<u64>,
+    /// Each capture is compared with a full unwind.
+    pub(crate) verify: bool,
     pub(crate) heap: Heap,
     /// Size of the fixed heap.
     pub(crate) fixed_bytes: usize,
@@ -105,6 +107,7 @@ pub(crate) fn read() -> Config {
         mode: Mode::Exact,
         interval_bytes: INTERVAL_DEFAULT,
         seed: None,
+        verify: false,
         heap: Heap::Gpa,
         fixed_bytes: 0,
         socket: None,
@@ -154,6 +157,7 @@ impl Config {
                     b"exact, sampled or sampled:BYTES (from 1KiB to 4GiB, as sampled:512KiB), count, trace or off; using exact",
                 ),
             },
+            b"PAGESHIM_VERIFY" => self.verify = !value.is_empty() && value != b"0",
             b"PAGESHIM_SEED" if !value.is_empty() => match number(value) {
                 Some(seed) => self.seed = Some(seed as u64),
                 None => complain(name, value, b"a number; using a random one"),

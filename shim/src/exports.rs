@@ -111,6 +111,11 @@ stub! { 3:
     "free_aligned_sized" free_aligned_sized_stub => free_aligned_sized;
 }
 
+/// Tells the compiler that the branch it is called in is not the usual one.
+#[cold]
+#[inline(always)]
+const fn unusual() {}
+
 /// The plain fast path: this thread's heap has a slot, and nothing is recorded.
 #[inline(always)]
 pub(crate) fn fast_take(requested: usize) -> Option<NonNull<u8>> {
@@ -122,7 +127,7 @@ pub(crate) fn fast_take(requested: usize) -> Option<NonNull<u8>> {
         thread.heap().take_fast(requested)?
     } else {
         // The plain path falls through: it is the one measured in mode off.
-        core::hint::cold_path();
+        unusual();
         thread.take_unsampled(requested)?
     };
     NonNull::new(block.pointer())

@@ -25,6 +25,7 @@ mod thread;
 mod tls;
 mod trace;
 mod upkeep;
+mod verify;
 mod whole;
 mod world;
 

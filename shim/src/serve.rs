@@ -17,14 +17,16 @@ use pageshim_core::heap::gpa::{Block, Freed, Heap, Kind, Page};
 use pageshim_core::records::Record;
 use pageshim_core::sites::Stack;
 use pageshim_core::track::Entry;
-use pageshim_core::unwind::Regs;
+use pageshim_core::unwind::{Captured, Memo, Regs};
 use pageshim_wire::process::Misuse;
 use pageshim_wire::stack::End;
 use pageshim_wire::thread::{Api, word};
 
 use crate::thread::{RECORDING, SAMPLING, STACKS, TRACING, Thread, WHOLE};
 use crate::world::{MODULES, SITES, SPACES, STATE};
-use crate::{emergency, foreign, misuse, sampled, thread, tls, trace, upkeep, whole, world};
+use crate::{
+    emergency, foreign, misuse, sampled, thread, tls, trace, upkeep, verify, whole, world,
+};
 
 /// Largest request: more cannot be told apart from a negative number.
 pub(crate) const REQUEST_MAX: usize = isize::MAX.cast_unsigned();
@@ -201,6 +203,16 @@ fn captured_site(thread: &Thread, call: &Call) -> u32 {
     // SAFETY: we are this thread and inside.
     let (bounds, memo) = unsafe { thread.unwinding() };
     let captured = memo.capture(rows, &call.regs, bounds, upkeep::depth_limit());
+    let site = site_of_capture(thread, memo, &captured);
+    if verify::is_on() {
+        verify::check(thread, rows, call.regs, memo, (captured.end, site));
+    }
+    site
+}
+
+/// The site of the stack that was just captured.
+#[inline(always)]
+fn site_of_capture(thread: &Thread, memo: &mut Memo, captured: &Captured) -> u32 {
     if captured.missed > 0 {
         for start in memo.missed() {
             if let Some(slot) = MODULES.note(&STATE, *start) {

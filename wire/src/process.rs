@@ -90,6 +90,8 @@ pub mod word {
     pub const MISUSE: usize = 80;
     /// Events sent over the socket, by frame kind: 32 words.
     pub const EVENTS: usize = 96;
+    /// First of [`super::VERIFIES`] counters, one for each [`super::Verified`].
+    pub const VERIFIED: usize = 128;
     /// First word of the class table, [`super::CLASS_WORDS`] words a class.
     pub const CLASSES: usize = 256;
 }
@@ -163,6 +165,26 @@ pub const MISUSE_NAMES: [&str; MISUSES] = [
     "overflow",
     "write_after_free",
 ];
+
+/// How a capture compared with a full unwind; counters from [`word::VERIFIED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Verified {
+    /// The same stack.
+    Equal = 0,
+    /// As deep, but another program counter in it.
+    Frames = 1,
+    /// Deeper, or less deep.
+    Depth = 2,
+    /// The same frames, but another reason to end there.
+    End = 3,
+    /// The same stack, but a site that had stood for another one.
+    Site = 4,
+}
+/// How many [`Verified`] kinds there are.
+pub const VERIFIES: usize = 5;
+/// Name of each [`Verified`].
+pub const VERIFIED_NAMES: [&str; VERIFIES] = ["equal", "frames", "depth", "end", "site"];
 
 /// `PAGESHIM_MODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

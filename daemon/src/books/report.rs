@@ -177,6 +177,10 @@ pub struct Process {
     pub events_dropped: u64,
     /// The same by reason, reasons with zero left out.
     pub drops: BTreeMap<String, u64>,
+    /// Captured stacks compared with full unwinds, by outcome: `equal`, `frames`, `depth`, `end`,
+    /// `site`. Empty unless the process ran with `PAGESHIM_VERIFY=1`.
+    #[serde(default)]
+    pub verified: BTreeMap<String, u64>,
     /// Misuse by kind, kinds with zero left out.
     pub misuse: BTreeMap<String, u64>,
     /// The last few misuses with the calls that did it, the latest last.

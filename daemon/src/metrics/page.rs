@@ -9,7 +9,7 @@ use prometheus::proto::{
 
 /// Every family of ours: name and help. A name ending in `_total` is a counter,
 /// the two of [`HISTOGRAMS`] are histograms, the rest gauges.
-const FAMILIES: [(&str, &str); 38] = [
+const FAMILIES: [(&str, &str); 39] = [
     ("pageshim_build_info", "Version of the daemon, as a label."),
     (
         "pageshim_processes",
@@ -131,6 +131,10 @@ const FAMILIES: [(&str, &str); 38] = [
     (
         "pageshim_misuse_total",
         "Misuse of the heap that was reported and survived.",
+    ),
+    (
+        "pageshim_stacks_verified_total",
+        "Captured stacks compared with full unwinds under PAGESHIM_VERIFY=1, by outcome.",
     ),
     (
         "pageshim_events_total",

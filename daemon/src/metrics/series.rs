@@ -1,14 +1,14 @@
 //! The series of one group.
 
 use pageshim_wire::frame::{KIND_NAMES, KINDS};
-use pageshim_wire::process::{DROP_NAMES, MISUSE_NAMES};
+use pageshim_wire::process::{DROP_NAMES, MISUSE_NAMES, VERIFIED_NAMES};
 use pageshim_wire::thread::{API_NAMES, LIFETIMES, SYSCALL_NAMES, lifetime_bound_ms};
 
 use super::group::Group;
 use super::page::Page;
 use crate::books::tally::{
     API, CALL_NS, CALLS, DROPPED, EVENT, EVENTS, LIFETIME, LIFETIME_MS, MISUSE, PLAIN,
-    REALLOCATIONS, SIZE_BOUNDS, SIZES,
+    REALLOCATIONS, SIZE_BOUNDS, SIZES, VERIFIED,
 };
 
 /// Label of each kind of event.
@@ -95,6 +95,13 @@ fn counters(page: &mut Page, group: &Group) {
     for (name, label, values, range) in labelled {
         for (value, count) in values.iter().zip(group.tally.part(range)) {
             page.set(name, &[("process", &group.name), (label, value)], *count);
+        }
+    }
+    let verified = group.tally.part(VERIFIED);
+    if verified.iter().any(|count| *count > 0) {
+        for (result, count) in VERIFIED_NAMES.iter().zip(verified) {
+            let labels = [("process", group.name.as_str()), ("result", result)];
+            page.set("pageshim_stacks_verified_total", &labels, *count);
         }
     }
     for (syscall, ns) in SYSCALL_NAMES.iter().zip(group.tally.part(CALL_NS)) {

@@ -119,6 +119,9 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
             format!("{stacks} stacks are known in part; their blocks are counted"),
         ));
     }
+    if let Some(verified) = words::verified(process) {
+        facts.push(("verified", verified));
+    }
     if !process.misuse.is_empty() {
         let counts = tally(process.misuse.values().sum(), &process.misuse);
         facts.push(("misuse", counts + &last_misuse(process)));

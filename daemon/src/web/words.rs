@@ -100,6 +100,27 @@ pub(crate) fn site_amount(leak: &Leak) -> String {
     amount(amount_of, error)
 }
 
+/// `1,204 stacks unwound again: all equal`; `None` when none were.
+pub(crate) fn verified(process: &Process) -> Option<String> {
+    let all: u64 = process.verified.values().sum();
+    let differ: Vec<String> = process
+        .verified
+        .iter()
+        .filter(|(kind, count)| *kind != "equal" && **count > 0)
+        .map(|(kind, count)| format!("{kind} {}", units::count(*count)))
+        .collect();
+    let outcome = match differ.len() {
+        0 => "all equal".to_owned(),
+        _ => format!("not all equal ({})", differ.join(", ")),
+    };
+    (all > 0).then(|| {
+        format!(
+            "{} unwound again in full: {outcome}",
+            units::counted(all, "stack")
+        )
+    })
+}
+
 /// What goes before a number of a sampled process where no error is shown.
 pub(crate) fn about(process: &Process) -> &'static str {
     if process.sampling.is_some() {
