@@ -20,7 +20,7 @@ use pageshim_wire::process::{Heap, Mode};
 
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
-use crate::{fork, life, link, sampled, thread, tls, upkeep, verify, whole, world};
+use crate::{fold, fork, life, link, sampled, thread, tls, upkeep, verify, whole, world};
 
 const SPAN: u64 = 512 << 30;
 const SPAN_MIN: u64 = 4 << 20;
@@ -96,7 +96,10 @@ fn boot() {
     if stacks && !world::make_rows() {
         return;
     }
-    if config.verify {
+    if config.fold && stacks {
+        fold::begin();
+    }
+    if config.verify && stacks {
         verify::begin();
     }
     fork::plant_canary();

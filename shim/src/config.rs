@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) seed: Option<u64>,
     /// Each capture is compared with a full unwind.
     pub(crate) verify: bool,
+    /// Repeated cycles of frames are cut from stacks.
+    pub(crate) fold: bool,
     pub(crate) heap: Heap,
     /// Size of the fixed heap.
     pub(crate) fixed_bytes: usize,
@@ -108,6 +110,7 @@ pub(crate) fn read() -> Config {
         interval_bytes: INTERVAL_DEFAULT,
         seed: None,
         verify: false,
+        fold: false,
         heap: Heap::Gpa,
         fixed_bytes: 0,
         socket: None,
@@ -158,6 +161,7 @@ impl Config {
                 ),
             },
             b"PAGESHIM_VERIFY" => self.verify = !value.is_empty() && value != b"0",
+            b"PAGESHIM_FOLD" => self.fold = !value.is_empty() && value != b"0",
             b"PAGESHIM_SEED" if !value.is_empty() => match number(value) {
                 Some(seed) => self.seed = Some(seed as u64),
                 None => complain(name, value, b"a number; using a random one"),

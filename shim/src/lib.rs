@@ -12,6 +12,7 @@ mod boot;
 mod config;
 mod emergency;
 mod exports;
+mod fold;
 mod foreign;
 mod fork;
 mod life;

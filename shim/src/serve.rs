@@ -25,7 +25,7 @@ use pageshim_wire::thread::{Api, word};
 use crate::thread::{RECORDING, SAMPLING, STACKS, TRACING, Thread, WHOLE};
 use crate::world::{MODULES, SITES, SPACES, STATE};
 use crate::{
-    emergency, foreign, misuse, sampled, thread, tls, trace, upkeep, verify, whole, world,
+    emergency, fold, foreign, misuse, sampled, thread, tls, trace, upkeep, verify, whole, world,
 };
 
 /// Largest request: more cannot be told apart from a negative number.
@@ -223,6 +223,12 @@ fn site_of_capture(thread: &Thread, memo: &mut Memo, captured: &Captured) -> u32
     let known = memo.site();
     if known != 0 {
         return known;
+    }
+    if fold::is_on()
+        && let Some(site) = fold::site(thread, memo, captured)
+    {
+        memo.set_site(site);
+        return site;
     }
     let site = SITES.find(captured.hash).unwrap_or_else(|| {
         if !matches!(captured.end, End::Complete | End::DepthLimit) {

@@ -23,7 +23,7 @@ use pageshim_wire::process::{Drop as Dropped, Mode, word as process_word};
 use pageshim_wire::thread::word;
 
 use crate::world::{ACCOUNTS, PAGES, SPACES, STATE};
-use crate::{boot, link, sampled, tls, trace, verify, whole, world};
+use crate::{boot, fold, link, sampled, tls, trace, verify, whole, world};
 
 /// Inside our own slow path: nothing of ours may be entered again.
 pub(crate) const BUSY: u8 = 1;
@@ -68,6 +68,7 @@ pub(crate) struct Thread {
     rounds: Cell<u32>,
     pub(crate) trace: trace::Buffer,
     pub(crate) verify: verify::Room,
+    pub(crate) folded: fold::Room,
     bounds: UnsafeCell<Bounds>,
     memo: UnsafeCell<Memo>,
 }

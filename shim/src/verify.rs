@@ -86,7 +86,12 @@ pub(crate) fn check(
 /// True when the site stands for this stack, or for none yet.
 fn fits(site: u32, stack: &[u64], end: End) -> bool {
     let table = STACKS.load(Ordering::Acquire);
-    if table.is_null() || site < SITE_FIRST || u64::from(site) >= SITE_CAPACITY_MAX {
+    // A folded stack's site stands for many.
+    if crate::fold::is_on()
+        || table.is_null()
+        || site < SITE_FIRST
+        || u64::from(site) >= SITE_CAPACITY_MAX
+    {
         return true;
     }
     // SAFETY: begin() mapped a word for each site there can be.

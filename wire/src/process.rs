@@ -84,6 +84,8 @@ pub mod word {
     pub const SERVICE_LEN: usize = 40;
     /// Mean bytes between samples in mode sampled, else 0. See [`crate::sampled`].
     pub const SAMPLE_INTERVAL: usize = 41;
+    /// 1 when repeated cycles of frames are cut from stacks (PAGESHIM_FOLD).
+    pub const FOLDED: usize = 42;
     /// First of [`super::DROPS`] counters, one for each [`super::Drop`].
     pub const DROPPED: usize = 64;
     /// First of [`super::MISUSES`] counters, one for each [`super::Misuse`].

@@ -177,6 +177,9 @@ pub struct Process {
     pub events_dropped: u64,
     /// The same by reason, reasons with zero left out.
     pub drops: BTreeMap<String, u64>,
+    /// True when repeated cycles of frames were cut from its stacks (`PAGESHIM_FOLD=1`).
+    #[serde(default)]
+    pub recursion_folded: bool,
     /// Captured stacks compared with full unwinds, by outcome: `equal`, `frames`, `depth`, `end`,
     /// `site`. Empty unless the process ran with `PAGESHIM_VERIFY=1`.
     #[serde(default)]

@@ -43,6 +43,7 @@ pub fn observe(header: &Header, threads: &ThreadSums) -> Observed {
         pages: pages::account(header, threads),
         syscalls: syscalls(threads),
         drops: named(header, word::DROPPED, DROPS, &DROP_NAMES),
+        recursion_folded: header.word(word::FOLDED) != 0,
         verified: verified(header),
         misuse: named(header, word::MISUSE, MISUSES, &MISUSE_NAMES),
         sites: header.site_count().saturating_sub(u64::from(SITE_FIRST)),

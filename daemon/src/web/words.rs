@@ -132,14 +132,17 @@ pub(crate) fn about(process: &Process) -> &'static str {
 
 /// `exact mode`, `sampled mode, a sample each 512 KiB`.
 pub(crate) fn mode(process: &Process) -> String {
-    match &process.sampling {
-        None => format!("{} mode", clean(&process.mode)),
-        Some(sampling) => format!(
-            "{} mode, a sample each {}",
-            clean(&process.mode),
-            units::bytes(sampling.interval_bytes)
-        ),
-    }
+    let mode = clean(&process.mode);
+    let sampled = process.sampling.as_ref().map(|sampling| {
+        let each = units::bytes(sampling.interval_bytes);
+        format!(", a sample each {each}")
+    });
+    let folded = if process.recursion_folded {
+        ", recursion folded"
+    } else {
+        ""
+    };
+    format!("{mode} mode{}{folded}", sampled.unwrap_or_default())
 }
 
 /// What a reader must know of numbers that come from samples; `None` where none do.

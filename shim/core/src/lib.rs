@@ -8,6 +8,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod fold;
 pub mod heap;
 pub mod heir;
 pub mod modules;
