@@ -48,7 +48,7 @@ fn repeated(frames: &[u64]) -> usize {
 pub fn hash(frames: &[u64], end: u16) -> u64 {
     let seed = 0x452_821e_638d_0137 ^ u64::from(end);
     let mixed = frames.iter().fold(seed, |hash, pc| {
-        let product = u128::from(hash ^ pc) * 0x9e37_79b9_7f4a_7c15_f39c_u128;
+        let product = u128::from(hash ^ pc) * 0x9e37_79b9_7f4a_7c15_u128;
         (product ^ product >> 64) as u64 ^ pc.rotate_left(32)
     });
     mixed.max(1)
