@@ -83,7 +83,7 @@ fn exit_codes_are_the_commands() {
         (&["run"], 2),
         (&["run", "--fail-on", "lost>0", "--", "true"], 2),
         (&["run", "--mode", "fast", "--", "true"], 2),
-        (&["run", "--mode", "sampled", "--", "true"], 2),
+        (&["run", "--mode", "sampled:many", "--", "true"], 2),
         (&["run", "--heap", "fixed", "--", "true"], 2),
         (&["report", "--class", "nosuch", "x.pgs"], 2),
     ] {

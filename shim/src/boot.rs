@@ -20,7 +20,7 @@ use pageshim_wire::process::{Heap, Mode};
 
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
-use crate::{fork, life, link, thread, tls, upkeep, whole, world};
+use crate::{fold, fork, life, link, sampled, thread, tls, upkeep, verify, whole, world};
 
 const SPAN: u64 = 512 << 30;
 const SPAN_MIN: u64 = 4 << 20;
@@ -66,6 +66,13 @@ fn boot() {
     let mut config = config::read();
     SPACES.reserve(span());
     config.heap = whole::start(config.heap, config.fixed_bytes);
+    if config.heap != Heap::Gpa && config.mode == Mode::Sampled {
+        config.mode = Mode::Exact;
+        let _ = sys::write(
+            2,
+            b"pageshim: PAGESHIM_MODE=sampled needs PAGESHIM_HEAP=gpa; using exact\n",
+        );
+    }
     if config.heap == Heap::Gpa {
         SPACES.first().commit_ahead();
     }
@@ -85,11 +92,18 @@ fn boot() {
     STATE.set(pageshim_wire::process::word::HEAP_BASE, base as u64);
     STATE.set(pageshim_wire::process::word::HEAP_RESERVED, bytes as u64);
     upkeep::set_depth_limit(config.depth);
-    let stacks = config.mode as u8 >= Mode::Exact as u8;
+    let stacks = config.mode as u8 >= Mode::Sampled as u8;
     if stacks && !world::make_rows() {
         return;
     }
+    if config.fold && stacks {
+        fold::begin();
+    }
+    if config.verify && stacks {
+        verify::begin();
+    }
     fork::plant_canary();
+    sampled::set_interval(config.interval(), config.seed);
     world::set_mode(config.mode);
 }
 
@@ -107,6 +121,7 @@ fn make_state(config: &Config, parent: u64) -> bool {
         command: command.get(..command_len).unwrap_or(&[]),
         service: config.service,
         depth: config.depth as u64,
+        interval: config.interval(),
     };
     STATE.create(&identity, &ACCOUNTS)
 }

@@ -10,6 +10,7 @@ use core::ffi::CStr;
 use pageshim_core::sys;
 use pageshim_core::unwind::Memo;
 use pageshim_wire::process::{Heap, Mode};
+use pageshim_wire::sampled::{INTERVAL_DEFAULT, INTERVAL_MAX, INTERVAL_MIN};
 
 /// A short text kept by value: programs such as nginx write their title over the
 /// memory their environment came in.
@@ -40,6 +41,14 @@ impl Text {
 #[derive(Clone, Copy)]
 pub(crate) struct Config {
     pub(crate) mode: Mode,
+    /// Mean bytes between samples in mode sampled.
+    pub(crate) interval_bytes: u64,
+    /// Where the draws of samples begin, when they shall be the same each time.
+    pub(crate) seed: Option<u64>,
+    /// Each capture is compared with a full unwind.
+    pub(crate) verify: bool,
+    /// Repeated cycles of frames are cut from stacks.
+    pub(crate) fold: bool,
     pub(crate) heap: Heap,
     /// Size of the fixed heap.
     pub(crate) fixed_bytes: usize,
@@ -98,6 +107,10 @@ pub(crate) fn read() -> Config {
     };
     let mut config = Config {
         mode: Mode::Exact,
+        interval_bytes: INTERVAL_DEFAULT,
+        seed: None,
+        verify: false,
+        fold: false,
         heap: Heap::Gpa,
         fixed_bytes: 0,
         socket: None,
@@ -129,11 +142,29 @@ pub(crate) fn read() -> Config {
 }
 
 impl Config {
+    /// Mean bytes between samples; 0 when every block is looked at.
+    pub(crate) fn interval(&self) -> u64 {
+        match self.mode {
+            Mode::Sampled => self.interval_bytes,
+            _ => 0,
+        }
+    }
+
     fn set(&mut self, name: &'static [u8], value: &'static [u8], wanted: &mut bool) {
         match name {
             b"PAGESHIM_MODE" => match mode(value) {
-                Some(mode) => self.mode = mode,
-                None => complain(name, value, b"exact, count, trace or off; using exact"),
+                Some((mode, interval)) => (self.mode, self.interval_bytes) = (mode, interval),
+                None => complain(
+                    name,
+                    value,
+                    b"exact, sampled or sampled:BYTES (from 1KiB to 4GiB, as sampled:512KiB), count, trace or off; using exact",
+                ),
+            },
+            b"PAGESHIM_VERIFY" => self.verify = !value.is_empty() && value != b"0",
+            b"PAGESHIM_FOLD" => self.fold = !value.is_empty() && value != b"0",
+            b"PAGESHIM_SEED" if !value.is_empty() => match number(value) {
+                Some(seed) => self.seed = Some(seed as u64),
+                None => complain(name, value, b"a number; using a random one"),
             },
             b"PAGESHIM_CHECK" if !matches!(value, b"" | b"exit" | b"off") => {
                 complain(name, value, b"exit or off; using the default");
@@ -170,14 +201,23 @@ impl Config {
     }
 }
 
-fn mode(value: &[u8]) -> Option<Mode> {
-    Some(match value {
+/// A mode and, of the sampled one, its interval.
+fn mode(value: &[u8]) -> Option<(Mode, u64)> {
+    let mode = match value {
         b"exact" | b"" => Mode::Exact,
         b"count" => Mode::Count,
         b"trace" => Mode::Trace,
         b"off" => Mode::Off,
-        _ => return None,
-    })
+        b"sampled" => Mode::Sampled,
+        _ => {
+            let interval = size(value.strip_prefix(b"sampled:")?)? as u64;
+            let range = INTERVAL_MIN..=INTERVAL_MAX;
+            return range
+                .contains(&interval)
+                .then_some((Mode::Sampled, interval));
+        }
+    };
+    Some((mode, INTERVAL_DEFAULT))
 }
 
 /// A heap and, of a fixed one, its size.

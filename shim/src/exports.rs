@@ -130,14 +130,26 @@ stub! { 3:
     "__posix_memalign" libc_posix_memalign_stub => posix_memalign;
 }
 
+/// Tells the compiler that the branch it is called in is not the usual one.
+#[cold]
+#[inline(always)]
+const fn unusual() {}
+
 /// The plain fast path for calloc and realloc, see [`crate::plain`].
 #[inline(always)]
 fn fast_take(requested: usize) -> Option<NonNull<u8>> {
     let thread = tls::get()?;
-    if requested > DIRECT_MAX || thread.gate() != 0 {
+    if requested > DIRECT_MAX {
         return None;
     }
-    NonNull::new(thread.heap().take_fast(requested)?.pointer())
+    let block = if thread.gate() == 0 {
+        thread.heap().take_fast(requested)?
+    } else {
+        // The plain path falls through: it is the one measured in mode off.
+        unusual();
+        thread.take_unsampled(requested)?
+    };
+    NonNull::new(block.pointer())
 }
 
 #[inline(never)]

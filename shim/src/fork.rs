@@ -11,7 +11,7 @@
 //! the books.
 //!
 //! Locks are taken before fork() and opened after it on both sides, in the order
-//! sites, modules, link, heap; a raw clone skips that, and its child finds the
+//! sites, modules, link, sampled, heap; a raw clone skips that, and its child finds the
 //! wiped word instead. Heaps of threads that did not come along take frees and
 //! nothing else.
 #![allow(unsafe_code)]
@@ -23,12 +23,12 @@ use pageshim_core::heap::gpa::all_heaps;
 use pageshim_core::heap::gpa::classes::{CLASSES, SINGLETON};
 use pageshim_core::records::Record;
 use pageshim_core::sys;
-use pageshim_wire::process::word;
+use pageshim_wire::process::{Mode, word};
 use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, PAGES, SITES, SPACES, STATE};
-use crate::{link, tls, whole};
+use crate::{link, sampled, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -86,7 +86,10 @@ fn notice(thread: &'static Thread, word: u64) {
     } else {
         // A copy that ran no handlers: whoever held a lock is not here.
         // SAFETY: this is the only thread of the copy.
-        unsafe { open_all() };
+        unsafe {
+            sampled::salvage();
+            open_all();
+        }
         become_child(thread);
     }
 }
@@ -95,6 +98,7 @@ pub(crate) extern "C" fn prepare() {
     SITES.hold();
     MODULES.hold();
     link::hold();
+    sampled::hold();
     SPACES.hold();
     whole::hold();
 }
@@ -106,6 +110,7 @@ unsafe fn open_all() {
     unsafe {
         whole::release();
         SPACES.release();
+        sampled::release();
         link::release();
         MODULES.release();
         SITES.release();
@@ -137,12 +142,13 @@ fn become_child(thread: &'static Thread) {
             heap.orphan();
         }
     }
-    if !crate::world::recording() {
+    if !world::recording() {
         return;
     }
     let others = all_threads().filter(|other| !ptr::eq(*other, thread));
     others.for_each(Thread::stop_counting);
     link::forget();
+    sampled::part_ways(thread);
     let kept = STATE.go_private(SITES.extent());
     // SAFETY: the thread's own region; its content is the parent's.
     if !kept || !unsafe { thread.begin_private() } {
@@ -195,6 +201,10 @@ fn recount(thread: &'static Thread) {
     };
     let (sites, _) = SITES.extent();
     thread.track.begin_inherited(sites, CLASSES, others);
+    let samples = world::mode() == Mode::Sampled;
+    if samples {
+        thread.track.begin_inherited_samples(sites, others);
+    }
     let (mut blocks, mut bytes) = (0u64, 0u64);
     for space in SPACES.iter() {
         for slice in 1..space.slices() {
@@ -208,9 +218,16 @@ fn recount(thread: &'static Thread) {
                 let Some(record) = Record::unpack(word) else {
                     continue;
                 };
-                let requested = page.usable().saturating_sub(record.slack) as u64;
-                thread.track.inherit(page.class(), record.site, requested);
-                blocks += 1;
+                let (count, requested) = if samples {
+                    let sample = sampled::sample(page, &record);
+                    thread.track.inherit_sample(&sample);
+                    (sample.weight.blocks, sample.weight.bytes)
+                } else {
+                    let requested = page.usable().saturating_sub(record.slack) as u64;
+                    thread.track.inherit(page.class(), record.site, requested);
+                    (1, requested)
+                };
+                blocks += count;
                 bytes += requested;
             }
         }

@@ -12,6 +12,7 @@ mod boot;
 mod config;
 mod emergency;
 mod exports;
+mod fold;
 mod foreign;
 mod fork;
 mod life;
@@ -21,12 +22,14 @@ mod operators;
 #[macro_use]
 mod plain;
 mod quick;
+mod sampled;
 mod serve;
 mod stats;
 mod thread;
 mod tls;
 mod trace;
 mod upkeep;
+mod verify;
 mod whole;
 mod world;
 

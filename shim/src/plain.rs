@@ -30,6 +30,8 @@ pub(crate) mod at {
 
     /// The gate in a thread.
     pub(crate) const GATE: usize = super::Thread::GATE_AT;
+    /// What keeps a free from being plain.
+    pub(crate) const NOT_PLAIN: u8 = !crate::thread::SAMPLING;
     // `movzx r10d, di` takes 16 bits; the struct of a slice is 128 bytes long.
     const _: () = assert!(SLICE_SHIFT == 16 && PAGE_BYTES == 128);
     const _: () = assert!(super::Thread::HEAP_AT == 0);
@@ -87,7 +89,8 @@ macro_rules! naked_give {
             "sub r8, qword ptr [rip + {spaces} + {base}]",
             "test rax, rax",
             "jz 20f",
-            "cmp byte ptr [rax + {gate}], 0",
+            // Only blocks that a sample fell on are not freed plainly; their pages show it.
+            "test byte ptr [rax + {gate}], {not_plain}",
             "jne 20f",
             "cmp r8, qword ptr [rip + {spaces} + {limit}]",
             "jae 20f",
@@ -127,6 +130,7 @@ macro_rules! naked_give {
             spaces = sym $crate::world::SPACES,
             emptied = sym $crate::plain::emptied,
             gate = const $crate::plain::at::GATE,
+            not_plain = const $crate::plain::at::NOT_PLAIN,
             base = const $crate::plain::at::BASE,
             limit = const $crate::plain::at::LIMIT,
             bias = const $crate::plain::at::BIAS,

@@ -23,7 +23,7 @@ use crate::exports::{call, caller, free_slow, or_enomem};
 use crate::serve::captured_site;
 use crate::thread::{RECORDING, STACKS, TRACING, Thread};
 use crate::world::{SPACES, STATE};
-use crate::{tls, trace, world};
+use crate::{tls, trace, verify, world};
 
 /// The gate of a thread that only counts.
 const COUNTING: u8 = RECORDING;
@@ -47,6 +47,10 @@ pub(crate) fn take<W: Way>(requested: usize, sp: *const u64, bp: u64) -> *mut u8
         Some(thread) if thread.gate() & !TRACING == BILLING => {
             take_billed::<W>(requested, sp, bp, thread)
         }
+        Some(thread) if requested <= DIRECT_MAX => match thread.take_unsampled(requested) {
+            Some(block) => block.pointer(),
+            None => W::slow(requested, sp, bp),
+        },
         _ => W::slow(requested, sp, bp),
     }
 }
@@ -140,7 +144,9 @@ extern "C" fn take_billed<W: Way>(
 extern "C" fn site(sp: *const u64, bp: u64, thread: &Thread) -> u32 {
     // SAFETY: the stubs pass their entry's stack pointer.
     let regs = unsafe { caller(sp, bp) };
-    if let Some(rows) = world::rows() {
+    if let Some(rows) = world::rows()
+        && !verify::is_on()
+    {
         // SAFETY: we are this thread and inside.
         let (bounds, memo) = unsafe { thread.unwinding() };
         let site = memo.recall(rows, &regs, bounds);
@@ -229,7 +235,7 @@ extern "C" fn give_billed<const GATE: u8>(
         return free_slow(pointer, sp, bp);
     };
     thread.close(GATE);
-    known.word.store(0, Ordering::Relaxed);
+    known.word.store(known.record.freed(), Ordering::Relaxed);
     let Record { site, birth, slack } = known.record;
     let requested = known.slot.wrapping_sub(slack);
     let class = known.page.class();

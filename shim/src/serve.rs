@@ -17,14 +17,16 @@ use pageshim_core::heap::gpa::{Block, Freed, Heap, Kind, Page};
 use pageshim_core::records::Record;
 use pageshim_core::sites::Stack;
 use pageshim_core::track::Entry;
-use pageshim_core::unwind::Regs;
+use pageshim_core::unwind::{Captured, Memo, Regs};
 use pageshim_wire::process::Misuse;
 use pageshim_wire::stack::End;
 use pageshim_wire::thread::{Api, word};
 
-use crate::thread::{RECORDING, STACKS, TRACING, Thread, WHOLE};
+use crate::thread::{RECORDING, SAMPLING, STACKS, TRACING, Thread, WHOLE};
 use crate::world::{MODULES, SITES, SPACES, STATE};
-use crate::{emergency, foreign, misuse, thread, tls, trace, upkeep, whole, world};
+use crate::{
+    emergency, fold, foreign, misuse, sampled, thread, tls, trace, upkeep, verify, whole, world,
+};
 
 /// Largest request: more cannot be told apart from a negative number.
 pub(crate) const REQUEST_MAX: usize = isize::MAX.cast_unsigned();
@@ -78,6 +80,14 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
         emergency::catch_up(|address| give(thread, address, call));
         if thread.gate() & Heap::BELL != 0 {
             thread.answer_bell();
+        }
+        if thread.gate() & SAMPLING != 0 {
+            if thread.is_due() {
+                upkeep::run(thread, call);
+            }
+            if let Some(sampled) = sampled::take(thread, requested, align, call) {
+                return sampled;
+            }
         }
     } else if thread.is_due() {
         upkeep::run(thread, call);
@@ -149,6 +159,16 @@ pub(crate) fn captured_site(thread: &Thread, call: &Call) -> u32 {
     // SAFETY: we are this thread and inside.
     let (bounds, memo) = unsafe { thread.unwinding() };
     let captured = memo.capture(rows, &call.regs, bounds, upkeep::depth_limit());
+    let site = site_of_capture(thread, memo, &captured);
+    if verify::is_on() {
+        verify::check(thread, rows, call.regs, memo, (captured.end, site));
+    }
+    site
+}
+
+/// The site of the stack that was just captured.
+#[inline(always)]
+fn site_of_capture(thread: &Thread, memo: &mut Memo, captured: &Captured) -> u32 {
     if captured.missed > 0 {
         for start in memo.missed() {
             if let Some(slot) = MODULES.note(&STATE, *start) {
@@ -159,6 +179,12 @@ pub(crate) fn captured_site(thread: &Thread, call: &Call) -> u32 {
     let known = memo.site();
     if known != 0 {
         return known;
+    }
+    if fold::is_on()
+        && let Some(site) = fold::site(thread, memo, captured)
+    {
+        memo.set_site(site);
+        return site;
     }
     let site = SITES.find(captured.hash).unwrap_or_else(|| {
         if !matches!(captured.end, End::Complete | End::DepthLimit) {
@@ -225,11 +251,17 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
         return;
     };
     if let Some(word) = page.record(slot) {
-        let Some(record) = Record::unpack(word.load(Ordering::Relaxed)) else {
-            misuse::report(thread, Misuse::DoubleFree, address, 0, call);
+        let held = word.load(Ordering::Relaxed);
+        let Some(record) = Record::unpack(held) else {
+            let born = Record::last_site(held);
+            misuse::report(thread, Misuse::DoubleFree, address, born, call);
             return;
         };
-        word.store(0, Ordering::Relaxed);
+        word.store(record.freed(), Ordering::Relaxed);
+        if thread.gate() & SAMPLING != 0 {
+            sampled::give(thread, page, address, &record);
+            return;
+        }
         count_free(thread, page, page.usable(), address, &record);
     } else if Block::from_address(address).is_some_and(|block| block.is_marked_free(page)) {
         misuse::report(thread, Misuse::DoubleFree, address, 0, call);
@@ -273,7 +305,7 @@ struct Found {
 impl Found {
     fn is_live(&self, address: usize) -> bool {
         match self.page.record(self.slot) {
-            Some(word) => word.load(Ordering::Relaxed) != 0,
+            Some(word) => Record::unpack(word.load(Ordering::Relaxed)).is_some(),
             None if self.page.is_single() => true,
             None => {
                 let block = Block::from_address(address);
@@ -368,16 +400,18 @@ fn resize(
     call: &Call,
 ) -> bool {
     let page = found.page;
+    if thread.gate() & SAMPLING != 0 {
+        let place = sampled::Place {
+            page,
+            slot: found.slot,
+        };
+        return sampled::resize(thread, &place, address, requested, call);
+    }
     let old = page
         .record(found.slot)
         .and_then(|word| Record::unpack(word.load(Ordering::Relaxed)));
     let old_entry = old.map(|record| (record, found.usable.saturating_sub(record.slack)));
-    let fits = if page.is_single() {
-        requested > SLOT_MAX && thread.heap().resize_single(page, requested)
-    } else {
-        requested <= found.usable && requested >= found.usable / 2
-    };
-    if !fits {
+    if !fits(thread, page, requested) {
         return false;
     }
     if let Some((old, old_requested)) = old_entry {
@@ -398,7 +432,20 @@ fn resize(
     true
 }
 
+/// True when a block can be `requested` bytes where it is, and is not far too large
+/// for that; a singleton's run is cut or extended on the way.
+pub(crate) fn fits(thread: &Thread, page: &'static Page, requested: usize) -> bool {
+    if page.is_single() {
+        return requested > SLOT_MAX && thread.heap().resize_single(page, requested);
+    }
+    requested <= page.usable() && requested >= page.usable() / 2
+}
+
 /// The present site of a call; 0 when stacks are not captured.
 pub(crate) fn site_of(thread: &Thread, call: &Call) -> u32 {
-    site(thread, call)
+    if thread.gate() & SAMPLING == 0 {
+        site(thread, call)
+    } else {
+        captured_site(thread, call)
+    }
 }

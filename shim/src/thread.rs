@@ -14,7 +14,8 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use pageshim_core::heap::gpa::{Heap, HeapState, all_heaps};
+use pageshim_core::heap::gpa::{Block, Heap, HeapState, all_heaps};
+use pageshim_core::sample::Sampler;
 use pageshim_core::sys;
 use pageshim_core::track::{Counters, Track};
 use pageshim_core::unwind::{Bounds, Memo};
@@ -23,7 +24,7 @@ use pageshim_wire::process::{Drop as Dropped, Mode, word as process_word};
 use pageshim_wire::thread::word;
 
 use crate::world::{ACCOUNTS, PAGES, SPACES, STATE};
-use crate::{boot, link, tls, trace, whole, world};
+use crate::{boot, fold, link, sampled, tls, trace, verify, whole, world};
 
 /// Inside our own slow path: nothing of ours may be entered again.
 pub(crate) const BUSY: u8 = 1;
@@ -37,6 +38,8 @@ pub(crate) const TRACING: u8 = 8;
 /// Blocks come from the heap of `PAGESHIM_HEAP`, not from the thread's own.
 pub(crate) const WHOLE: u8 = 16;
 
+/// Blocks that samples fall on get records, the others take the plain fast path.
+pub(crate) const SAMPLING: u8 = 32;
 /// The thread records but has no counters: no slot was left for it in the state.
 const UNCOUNTED: u8 = 64;
 
@@ -46,7 +49,8 @@ fn open_gate() -> u8 {
     let recording = match world::mode() {
         Mode::Off => 0,
         Mode::Count => RECORDING,
-        Mode::Sampled | Mode::Exact => RECORDING | STACKS,
+        Mode::Sampled => SAMPLING,
+        Mode::Exact => RECORDING | STACKS,
         Mode::Trace => RECORDING | STACKS | TRACING,
     };
     recording | whole
@@ -61,10 +65,13 @@ pub(crate) struct Thread {
     every: Cell<u32>,
     upkeep_ms: Cell<u64>,
     pub(crate) track: Track,
+    pub(crate) sampler: Sampler,
     slot: Cell<u64>,
     control_block: Cell<usize>,
     rounds: Cell<u32>,
     pub(crate) trace: trace::Buffer,
+    pub(crate) verify: verify::Room,
+    pub(crate) folded: fold::Room,
     bounds: UnsafeCell<Bounds>,
     memo: UnsafeCell<Memo>,
 }
@@ -111,6 +118,24 @@ impl Thread {
     #[inline]
     pub(crate) fn gate(&self) -> u8 {
         self.gate.get()
+    }
+
+    /// The plain fast path of a thread that samples: a slot for at most
+    /// [`pageshim_core::heap::gpa::classes::DIRECT_MAX`] bytes when no sample falls on it.
+    ///
+    /// The countdown is 0 in other modes, so they leave at the first test. The gate
+    /// is read anew on purpose: with one read, the test that comes before this
+    /// in the plain path would cost an instruction more.
+    #[inline(always)]
+    pub(crate) fn take_unsampled(&self, requested: usize) -> Option<Block> {
+        let left = self.sampler.past(requested)?;
+        // SAFETY: our own cell; only the compiler is kept from joining two reads.
+        if unsafe { self.gate.as_ptr().read_volatile() } != SAMPLING {
+            return None;
+        }
+        let block = self.heap().take_fast(requested)?;
+        self.sampler.advance(left);
+        Some(block)
     }
 
     /// Enters, unless the thread is inside already.
@@ -267,7 +292,7 @@ impl Thread {
         unsafe {
             let heap = (&raw mut (*thread).heap).cast();
             (&raw mut (*thread).control_block).write(Cell::new(tls::control_block()));
-            Heap::place(heap, &SPACES, &ACCOUNTS, world::recording());
+            Heap::place(heap, &SPACES, &ACCOUNTS, world::records_all());
             Some(&*thread)
         }
     }
@@ -348,7 +373,10 @@ pub(crate) fn attach() -> Option<&'static Thread> {
         }
     }
     crate::life::watch(thread);
-    if gate == 0 {
+    if gate & SAMPLING != 0 {
+        sampled::begin(thread);
+    }
+    if gate & !SAMPLING == 0 {
         thread.heap().set_bell(Some(&thread.gate));
     }
     thread.gate.set(gate);

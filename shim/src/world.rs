@@ -54,6 +54,11 @@ pub(crate) fn set_mode(mode: Mode) {
     MODE.store(mode as u8, Ordering::Relaxed);
 }
 
+/// True when each block has a record, not only those that are sampled.
+pub(crate) fn records_all() -> bool {
+    !matches!(mode(), Mode::Off | Mode::Sampled)
+}
+
 /// True when blocks have records.
 pub(crate) fn recording() -> bool {
     mode() != Mode::Off

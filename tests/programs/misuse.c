@@ -4,7 +4,7 @@
 #include <string.h>
 
 __attribute__((noinline)) static void free_twice(void) {
-    char *volatile block = malloc(40);
+    char *volatile block = malloc(40); /* site: made */
     free(block);
     free(block); /* site: free_twice */
 }

@@ -58,7 +58,7 @@ pub fn program_with(name: &str, flags: &[&str]) -> PathBuf {
     made
 }
 
-/// Compiles beside the final place and renames, so that cases may race.
+/// Compiles beside the final place and links it there, so that cases may race.
 fn compile(name: &str, flags: &[&str], dir: &Path, made: &Path) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     fs::create_dir_all(dir).unwrap_or_else(|e| panic!("cannot make {}: {e}", dir.display()));
@@ -87,5 +87,7 @@ fn compile(name: &str, flags: &[&str], dir: &Path, made: &Path) {
     let output = output.unwrap_or_else(|e| panic!("cannot start the compiler of {name}: {e}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "compiling {name} failed:\n{said}");
-    fs::rename(&draft, made).expect("same directory");
+    // The first one made stays: another case may be running it.
+    let _ = fs::hard_link(&draft, made);
+    fs::remove_file(&draft).expect("our own draft");
 }

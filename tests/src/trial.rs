@@ -34,7 +34,7 @@ impl Preload {
 }
 
 /// All modes of this release that a program must survive.
-pub const MODES: [&str; 4] = ["exact", "count", "off", "trace"];
+pub const MODES: [&str; 5] = ["exact", "count", "off", "trace", "sampled:4KiB"];
 
 /// A program and how to compare its runs.
 pub struct Trial<'a> {

@@ -163,6 +163,11 @@ fn misuse() {
         let told = &view.process("misuse")["misuse_reports"][0];
         let caller = &told["call"][0]["function"];
         assert_eq!((&told["kind"], caller), (&kind.into(), &function.into()));
+        // A second free is told with the stack that made the block.
+        if what == "double" {
+            let made = line_of("misuse.c", "made");
+            assert_eq!(told["allocated"][0]["line"], made, "{told:#}");
+        }
         let labels = [("process", "misuse"), ("kind", kind)];
         let counted = daemon.metrics().sum("pageshim_misuse_total", &labels);
         assert!((counted - 1.0).abs() < 0.5, "{what}: {counted}");

@@ -16,6 +16,7 @@
 pub mod frame;
 pub mod layout;
 pub mod process;
+pub mod sampled;
 pub mod stack;
 pub mod thread;
 

@@ -82,12 +82,18 @@ pub mod word {
     pub const COMMAND_LEN: usize = 39;
     /// Length of the service name text.
     pub const SERVICE_LEN: usize = 40;
+    /// Mean bytes between samples in mode sampled, else 0. See [`crate::sampled`].
+    pub const SAMPLE_INTERVAL: usize = 41;
+    /// 1 when repeated cycles of frames are cut from stacks (PAGESHIM_FOLD).
+    pub const FOLDED: usize = 42;
     /// First of [`super::DROPS`] counters, one for each [`super::Drop`].
     pub const DROPPED: usize = 64;
     /// First of [`super::MISUSES`] counters, one for each [`super::Misuse`].
     pub const MISUSE: usize = 80;
     /// Events sent over the socket, by frame kind: 32 words.
     pub const EVENTS: usize = 96;
+    /// First of [`super::VERIFIES`] counters, one for each [`super::Verified`].
+    pub const VERIFIED: usize = 128;
     /// First word of the class table, [`super::CLASS_WORDS`] words a class.
     pub const CLASSES: usize = 256;
 }
@@ -161,6 +167,26 @@ pub const MISUSE_NAMES: [&str; MISUSES] = [
     "overflow",
     "write_after_free",
 ];
+
+/// How a capture compared with a full unwind; counters from [`word::VERIFIED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Verified {
+    /// The same stack.
+    Equal = 0,
+    /// As deep, but another program counter in it.
+    Frames = 1,
+    /// Deeper, or less deep.
+    Depth = 2,
+    /// The same frames, but another reason to end there.
+    End = 3,
+    /// The same stack, but a site that had stood for another one.
+    Site = 4,
+}
+/// How many [`Verified`] kinds there are.
+pub const VERIFIES: usize = 5;
+/// Name of each [`Verified`].
+pub const VERIFIED_NAMES: [&str; VERIFIES] = ["equal", "frames", "depth", "end", "site"];
 
 /// `PAGESHIM_MODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,9 @@ use pageshim_wire::word_at;
 use super::header::Header;
 use super::leaks::{Detail, Lead, Rank, Top, incomplete};
 use super::modules::Modules;
-use super::sites::each_site;
+use super::report::Sampling;
+use super::sampled::Variance;
+use super::sites::{Counted, each_site};
 use super::stacks::Stacks;
 use super::summary::{Observed, observe};
 use super::threads::ThreadSums;
@@ -21,7 +23,7 @@ pub struct Book {
     stacks: Stacks,
     modules: Modules,
     names: Vec<String>,
-    counts: (u64, u64),
+    counts: Counted,
 }
 
 impl Book {
@@ -32,7 +34,7 @@ impl Book {
             stacks: Stacks::default(),
             modules: Modules::default(),
             names: Vec::new(),
-            counts: (0, 0),
+            counts: Counted::default(),
         }
     }
 
@@ -44,16 +46,44 @@ impl Book {
         if header.mode() == Mode::Count.name() {
             threads.only_counted();
         }
-        self.counts = (header.site_count(), header.thread_count());
+        let interval = header.interval();
+        self.counts = Counted {
+            sites: header.site_count(),
+            threads: header.thread_count(),
+            sampled: interval.is_some(),
+        };
         self.modules = Modules::read(view, &self.layout, header.module_count(), &self.modules);
-        let observed = observe(&header, &threads);
+        if interval.is_some() {
+            threads.make_whole();
+        }
+        let mut observed = observe(&header, &threads);
+        if let Some(interval) = interval {
+            let process = &mut observed.process;
+            process.sampling = Some(self.sampling(view, interval));
+            // Each was rounded on its own.
+            process.peak.bytes = process.peak.bytes.min(process.total.bytes);
+            process.peak.blocks = process.peak.blocks.min(process.total.blocks);
+        }
         self.names = threads.names;
         Some(observed)
     }
 
+    /// How far off the estimates of a sampled process may be.
+    fn sampling(&self, view: &dyn View, interval: u64) -> Sampling {
+        let mut variance = Variance::default();
+        each_site(view, &self.layout, self.counts, |_, sums| {
+            variance.add(&sums.variance);
+        });
+        Sampling {
+            interval_bytes: interval,
+            live_error: variance.of_live(interval),
+            total_error: variance.of_total(interval),
+        }
+    }
+
     /// Decodes stacks that are new since the last time.
     pub fn decode(&mut self, view: &dyn View) {
-        self.stacks.update(view, &self.layout, self.counts.0);
+        self.stacks.update(view, &self.layout, self.counts.sites);
     }
 
     /// The `most` live sites of at least `min_bytes`, as of the last look.

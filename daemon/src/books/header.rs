@@ -4,6 +4,7 @@ use pageshim_wire::process::{self, CLASS_WORDS, CLASSES_MAX, Heap, Mode, class, 
 use pageshim_wire::{layout::HEADER_BYTES, layout::Layout, word_at};
 
 use super::report::Amount;
+use super::sampled;
 use super::view::View;
 
 /// One size class as the header describes it.
@@ -74,10 +75,24 @@ impl Header {
 
     /// Peak as published by the threads.
     pub fn peak(&self) -> Amount {
-        Amount {
+        self.in_whole(Amount {
             bytes: self.word(word::PEAK_BYTES),
             blocks: self.word(word::PEAK_BLOCKS),
+        })
+    }
+
+    /// An amount of this process's counters in whole blocks and bytes.
+    pub fn in_whole(&self, amount: Amount) -> Amount {
+        match self.interval() {
+            Some(_) => sampled::whole(amount),
+            None => amount,
         }
+    }
+
+    /// Mean bytes between samples; `None` when every block was looked at.
+    pub fn interval(&self) -> Option<u64> {
+        let mode = Mode::from_word(self.word(word::MODE));
+        (mode == Some(Mode::Sampled)).then(|| sampled::interval(self.word(word::SAMPLE_INTERVAL)))
     }
 
     /// Name of the mode, `unknown` for a number of no mode.

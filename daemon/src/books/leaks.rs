@@ -3,7 +3,7 @@
 use pageshim_wire::process::{SITE_OVERFLOW, SITE_UNKNOWN};
 use pageshim_wire::stack::End;
 
-use super::report::{Amount, Frame, Leak};
+use super::report::{Amount, Frame, Leak, Process, Sampling, SiteError};
 use super::sites::SiteSums;
 use super::summary::age;
 use super::threads::plus;
@@ -137,11 +137,26 @@ pub const fn incomplete(end: End) -> Option<&'static str> {
     })
 }
 
-/// The leak of a site, in a process of `seconds`.
-pub fn leak(process: &str, seconds: f64, lead: &Lead, detail: Detail, stack: Vec<Frame>) -> Leak {
+impl Lead {
+    /// Standard errors of a sampled process's site.
+    fn error(&self, sampling: &Sampling) -> SiteError {
+        let variance = &self.sums.variance;
+        let live = variance.of_live(sampling.interval_bytes);
+        let total = variance.of_total(sampling.interval_bytes);
+        SiteError {
+            blocks: live.blocks,
+            bytes: live.bytes,
+            total_blocks: total.blocks,
+            total_bytes: total.bytes,
+        }
+    }
+}
+
+/// The leak of a site of `process`.
+pub fn leak(process: &Process, lead: &Lead, detail: Detail, stack: Vec<Frame>) -> Leak {
     let live = lead.sums.live();
     Leak {
-        process: process.to_owned(),
+        process: process.id.clone(),
         site: format!("{:016x}", detail.hash),
         class: "live".to_owned(),
         blocks: live.blocks,
@@ -150,7 +165,8 @@ pub fn leak(process: &str, seconds: f64, lead: &Lead, detail: Detail, stack: Vec
         total_blocks: lead.sums.allocated.blocks,
         total_bytes: lead.sums.allocated.bytes,
         temporary_blocks: lead.sums.temporary,
-        oldest_seconds: age(seconds, detail.tick),
+        error: process.sampling.map(|sampling| lead.error(&sampling)),
+        oldest_seconds: age(process.seconds, detail.tick),
         thread: detail.thread,
         incomplete: detail.incomplete.map(str::to_owned),
         stack,

@@ -23,6 +23,7 @@ pub mod misuse;
 pub mod modules;
 pub mod pages;
 pub mod report;
+pub mod sampled;
 pub mod sites;
 pub mod stacks;
 pub mod summary;

@@ -1,8 +1,8 @@
 //! The page account: where each committed byte goes.
 
 use super::header::{Class, Header};
-use super::report::Pages;
-use super::threads::{ClassSums, ThreadSums, more};
+use super::report::{Amount, Pages};
+use super::threads::{ThreadSums, more};
 use pageshim_wire::process::word;
 
 /// Slots of one class, for `size_class_slots`.
@@ -22,7 +22,11 @@ pub fn account(header: &Header, threads: &ThreadSums) -> Pages {
     let mut pages = Pages::default();
     let mut in_classes = 0;
     for (class, sums) in header.classes().iter().zip(&threads.classes) {
-        add_class(&mut pages, class, sums);
+        let live = match header.interval() {
+            Some(_) => within(class, sums.live()),
+            None => sums.live(),
+        };
+        add_class(&mut pages, class, live);
         more(&mut in_classes, class.page_bytes);
     }
     let committed = header.word(word::HEAP_COMMITTED);
@@ -41,8 +45,21 @@ pub fn account(header: &Header, threads: &ThreadSums) -> Pages {
     pages
 }
 
-fn add_class(pages: &mut Pages, class: &Class, sums: &ClassSums) {
-    let live = sums.live();
+/// An estimate of what is live, cut to the slots there are: the account is of
+/// committed bytes, which are exact.
+fn within(class: &Class, live: Amount) -> Amount {
+    if class.slot_bytes == 0 {
+        let bytes = live.bytes.min(class.capacity);
+        return Amount { bytes, ..live };
+    }
+    let blocks = live.blocks.min(class.capacity);
+    Amount {
+        blocks,
+        bytes: live.bytes.min(blocks.saturating_mul(class.slot_bytes)),
+    }
+}
+
+fn add_class(pages: &mut Pages, class: &Class, live: Amount) {
     more(&mut pages.requested_bytes, live.bytes);
     let (used, carved) = if class.slot_bytes == 0 {
         // Singletons: all carved bytes hold blocks.

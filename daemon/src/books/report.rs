@@ -98,6 +98,32 @@ pub struct Syscalls {
     pub nanoseconds: u64,
 }
 
+/// What a process's numbers are worth that looked at samples only: `live`, `peak`,
+/// `total`, `freed`, `apis` and the account's requested, rounding and free slot bytes
+/// are estimates then, and `temporary` is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Mean bytes between samples.
+    pub interval_bytes: u64,
+    /// Standard errors of `live`.
+    pub live_error: Amount,
+    /// Standard errors of `total`.
+    pub total_error: Amount,
+}
+
+/// Standard errors of a site's estimates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteError {
+    /// Of `blocks`.
+    pub blocks: u64,
+    /// Of `bytes`.
+    pub bytes: u64,
+    /// Of `total_blocks`.
+    pub total_blocks: u64,
+    /// Of `total_bytes`.
+    pub total_bytes: u64,
+}
+
 /// One process image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Process {
@@ -117,6 +143,9 @@ pub struct Process {
     pub exit: Option<Exit>,
     /// `exact`, `count`, …
     pub mode: String,
+    /// Null when every block was looked at; else how far off the estimates may be.
+    #[serde(default)]
+    pub sampling: Option<Sampling>,
     /// `gpa`, `page`, …
     pub heap: String,
     /// RFC 3339, UTC.
@@ -148,6 +177,13 @@ pub struct Process {
     pub events_dropped: u64,
     /// The same by reason, reasons with zero left out.
     pub drops: BTreeMap<String, u64>,
+    /// True when repeated cycles of frames were cut from its stacks (`PAGESHIM_FOLD=1`).
+    #[serde(default)]
+    pub recursion_folded: bool,
+    /// Captured stacks compared with full unwinds, by outcome: `equal`, `frames`, `depth`, `end`,
+    /// `site`. Empty unless the process ran with `PAGESHIM_VERIFY=1`.
+    #[serde(default)]
+    pub verified: BTreeMap<String, u64>,
     /// Misuse by kind, kinds with zero left out.
     pub misuse: BTreeMap<String, u64>,
     /// The last few misuses with the calls that did it, the latest last.
@@ -212,6 +248,9 @@ pub struct Leak {
     pub total_bytes: u64,
     /// Blocks freed before their thread's next allocation.
     pub temporary_blocks: u64,
+    /// Null of an exact process; else how far off these numbers may be.
+    #[serde(default)]
+    pub error: Option<SiteError>,
     /// Upper bound of the oldest live block's age: time since the site was first seen.
     pub oldest_seconds: f64,
     /// Thread that saw the stack first.

@@ -11,6 +11,7 @@ use pageshim_wire::thread::site_word;
 use pageshim_wire::word_at;
 
 use super::report::Amount;
+use super::sampled::{Variance, whole};
 use super::threads::more;
 use super::view::View;
 
@@ -26,6 +27,8 @@ pub struct SiteSums {
     pub freed: Amount,
     /// Blocks freed before their thread's next allocation.
     pub temporary: u64,
+    /// Of a sampled process: how far off the others may be.
+    pub variance: Variance,
 }
 
 impl SiteSums {
@@ -37,13 +40,29 @@ impl SiteSums {
         }
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    fn add(&mut self, bytes: &[u8], sampled: bool) {
         let at = |word| word_at(bytes, word);
         more(&mut self.allocated.blocks, at(site_word::ALLOCATIONS));
         more(&mut self.allocated.bytes, at(site_word::ALLOCATED_BYTES));
         more(&mut self.freed.blocks, at(site_word::FREES));
         more(&mut self.freed.bytes, at(site_word::FREED_BYTES));
-        more(&mut self.temporary, at(site_word::TEMPORARY));
+        if sampled {
+            self.variance.read(bytes);
+        } else {
+            more(&mut self.temporary, at(site_word::TEMPORARY));
+        }
+    }
+
+    /// As reported: in whole blocks and bytes.
+    fn finish(&self, sampled: bool) -> Self {
+        if !sampled {
+            return *self;
+        }
+        Self {
+            allocated: whole(self.allocated),
+            freed: whole(self.freed),
+            ..*self
+        }
     }
 }
 
@@ -53,16 +72,26 @@ struct Cursor {
     next: Option<(u64, u64)>,
 }
 
-/// Calls `each` with every site below `sites` that any of the first `threads`
-/// slots has counted, in order of site id.
+/// Which counters there are, and in which units.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// Sites are below this.
+    pub sites: u64,
+    /// Thread slots are below this.
+    pub threads: u64,
+    /// They are estimates, see [`super::sampled`].
+    pub sampled: bool,
+}
+
+/// Calls `each` with every site that any thread slot of `counted` has counted, in order of site id.
 pub fn each_site(
     view: &dyn View,
     layout: &Layout,
-    (sites, threads): (u64, u64),
+    counted: Counted,
     mut each: impl FnMut(u32, &SiteSums),
 ) {
-    let sites = sites.min(layout.site_capacity);
-    let mut cursors: Vec<Cursor> = (0..threads.min(layout.thread_capacity))
+    let sites = counted.sites.min(layout.site_capacity);
+    let mut cursors: Vec<Cursor> = (0..counted.threads.min(layout.thread_capacity))
         .map(|slot| Cursor {
             slot,
             next: view.data(layout.counters(slot, 0), layout.counters(slot, sites)),
@@ -79,14 +108,14 @@ pub fn each_site(
                 view,
                 layout,
                 cursor,
-                (first, last, sites),
+                (first, last, sites, counted.sampled),
                 &mut bytes,
                 &mut sums,
             );
         }
         for (site, sum) in (first..last).zip(&sums) {
             if sum.allocated.blocks != 0 || sum.freed.blocks != 0 {
-                each(site as u32, sum);
+                each(site as u32, &sum.finish(counted.sampled));
             }
         }
         cursors.retain(|cursor| cursor.next.is_some());
@@ -99,7 +128,7 @@ fn sum_chunk(
     view: &dyn View,
     layout: &Layout,
     cursor: &mut Cursor,
-    (first, last, sites): (u64, u64, u64),
+    (first, last, sites, sampled): (u64, u64, u64, bool),
     bytes: &mut [u8],
     sums: &mut [SiteSums],
 ) {
@@ -118,7 +147,7 @@ fn sum_chunk(
                 let into = &mut sums[(site - first) as usize..];
                 into.iter_mut()
                     .zip(lines)
-                    .for_each(|(sum, line)| sum.add(line));
+                    .for_each(|(sum, line)| sum.add(line, sampled));
             }
         }
         if end > to {
@@ -137,6 +166,14 @@ mod tests {
     use super::super::fake::State;
     use super::super::view::Bytes;
     use super::*;
+
+    fn counted(sites: u64, threads: u64) -> Counted {
+        Counted {
+            sites,
+            threads,
+            sampled: false,
+        }
+    }
 
     /// Bytes that pretend every page of zeros is a hole and count what is read.
     struct Sparse(Bytes, RefCell<u64>);
@@ -170,7 +207,7 @@ mod tests {
         }
         let list = |view: &dyn View| {
             let mut seen = Vec::new();
-            each_site(view, &state.layout, (256, 4), |site, sums| {
+            each_site(view, &state.layout, counted(256, 4), |site, sums| {
                 seen.push((site, sums.live().blocks));
             });
             seen
@@ -196,7 +233,7 @@ mod tests {
         each_site(
             &state.view(),
             &state.layout,
-            (u64::MAX, u64::MAX),
+            counted(u64::MAX, u64::MAX),
             |_, _| seen += 1,
         );
         assert_eq!(seen, 1);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use pageshim_wire::process::{
-    DROP_NAMES, DROPS, MISUSE_NAMES, MISUSES, SITE_FIRST, ms_from_tick, tick_from_ms, word,
+    DROP_NAMES, DROPS, MISUSE_NAMES, MISUSES, SITE_FIRST, VERIFIED_NAMES, VERIFIES, ms_from_tick,
+    tick_from_ms, word,
 };
 use pageshim_wire::thread::API_NAMES;
 
@@ -42,6 +43,8 @@ pub fn observe(header: &Header, threads: &ThreadSums) -> Observed {
         pages: pages::account(header, threads),
         syscalls: syscalls(threads),
         drops: named(header, word::DROPPED, DROPS, &DROP_NAMES),
+        recursion_folded: header.word(word::FOLDED) != 0,
+        verified: verified(header),
         misuse: named(header, word::MISUSE, MISUSES, &MISUSE_NAMES),
         sites: header.site_count().saturating_sub(u64::from(SITE_FIRST)),
         threads: threads.threads,
@@ -91,10 +94,10 @@ fn peak(header: &Header, threads: &ThreadSums, live: Amount) -> Amount {
         u64::try_from(published.saturating_add(more)).unwrap_or(0)
     };
     let mut peak = header.peak();
-    let pending = Amount {
+    let pending = header.in_whole(Amount {
         bytes: signed(word::PUBLISHED_BYTES, threads.pending_high.0),
         blocks: signed(word::PUBLISHED_BLOCKS, threads.pending_high.1),
-    };
+    });
     for candidate in [pending, live] {
         if candidate.bytes > peak.bytes && (threads.used == 1 || candidate == live) {
             peak = candidate;
@@ -117,6 +120,17 @@ fn syscalls(threads: &ThreadSums) -> Syscalls {
             .iter()
             .fold(0, |sum, call| sum.saturating_add(call.1)),
     }
+}
+
+/// All outcomes, zeros too, of a process that compared any stack.
+fn verified(header: &Header) -> BTreeMap<String, u64> {
+    let counts = (0..VERIFIES).map(|index| header.word(word::VERIFIED + index));
+    let names = VERIFIED_NAMES.iter().map(|name| (*name).to_owned());
+    let all: BTreeMap<String, u64> = names.zip(counts).collect();
+    if all.values().all(|count| *count == 0) {
+        return BTreeMap::new();
+    }
+    all
 }
 
 fn named(header: &Header, first: usize, count: usize, names: &[&str]) -> BTreeMap<String, u64> {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use pageshim_wire::frame::KINDS;
-use pageshim_wire::process::{DROPS, MISUSES, word};
+use pageshim_wire::process::{DROPS, MISUSES, VERIFIES, word};
 use pageshim_wire::thread::{APIS, LIFETIMES, SYSCALLS};
 
 use super::header::Header;
@@ -46,13 +46,16 @@ pub const DROPPED: Range<usize> = MISUSE.end..MISUSE.end + DROPS;
 /// Events by kind.
 pub const EVENT: Range<usize> = DROPPED.end..DROPPED.end + EVENTS;
 
+/// Captured stacks by how they compared with full unwinds.
+pub const VERIFIED: Range<usize> = EVENT.end..EVENT.end + VERIFIES;
+
 /// The counters, by the ranges above.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tally([u64; EVENT.end]);
+pub struct Tally([u64; VERIFIED.end]);
 
 impl Default for Tally {
     fn default() -> Self {
-        Self([0; EVENT.end])
+        Self([0; VERIFIED.end])
     }
 }
 
@@ -75,7 +78,11 @@ impl Tally {
         tally.0[LIFETIME_MS] = threads.lifetime_ms;
         tally.fill(CALLS, &threads.syscalls.map(|call| call.0));
         tally.fill(CALL_NS, &threads.syscalls.map(|call| call.1));
-        for (range, first) in [(MISUSE, word::MISUSE), (DROPPED, word::DROPPED)] {
+        for (range, first) in [
+            (MISUSE, word::MISUSE),
+            (DROPPED, word::DROPPED),
+            (VERIFIED, word::VERIFIED),
+        ] {
             for (offset, index) in range.enumerate() {
                 tally.0[index] = header.word(first + offset);
             }

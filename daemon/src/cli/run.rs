@@ -69,8 +69,8 @@ struct Choices {
 }
 
 const MODES: Choices = Choices {
-    known: &["exact", "count", "trace", "off"],
-    later: &["sampled"],
+    known: &["exact", "sampled", "sampled:BYTES", "count", "trace", "off"],
+    later: &[],
 };
 const HEAPS: Choices = Choices {
     known: &["gpa", "debug", "page", "arena", "fixed:SIZE"],
@@ -102,7 +102,13 @@ impl Choices {
 }
 
 fn mode(text: &str) -> Result<String, String> {
-    MODES.check(text)
+    match text.strip_prefix("sampled:") {
+        Some(size) if size.starts_with(|first: char| first.is_ascii_digit()) => Ok(text.to_owned()),
+        _ if text == "sampled:BYTES" => {
+            Err("BYTES is the mean distance of samples, as in sampled:512KiB".into())
+        }
+        _ => MODES.check(text),
+    }
 }
 
 fn heap(text: &str) -> Result<String, String> {
@@ -246,22 +252,22 @@ mod tests {
     // what it can. Method: each kind of value.
     #[test]
     fn modes_and_heaps_are_checked() {
-        for text in ["exact", "count", "trace", "off"] {
+        for text in ["exact", "sampled", "sampled:64k", "count", "trace", "off"] {
             assert_eq!(mode(text).as_deref(), Ok(text));
         }
         for text in ["gpa", "debug", "page", "arena", "fixed:1MiB", "fixed:512k"] {
             assert_eq!(heap(text).as_deref(), Ok(text));
         }
-        for error in [mode("sampled"), mode("sampled:512k")] {
-            let why = error.expect_err("later");
-            assert!(why.contains("not in this version"), "{why}");
-        }
+        assert!(mode("sampled:BYTES").is_err() && mode("sampled:").is_err());
         assert!(heap("fixed:SIZE").is_err() && heap("fixed:").is_err());
         for error in [mode("fast"), heap("glibc"), heap("")] {
             let why = error.expect_err("never");
             assert!(why.contains("not known; choose"), "{why}");
         }
-        assert_eq!(MODES.listed(), "exact, count, trace or off");
+        assert_eq!(
+            MODES.listed(),
+            "exact, sampled, sampled:BYTES, count, trace or off"
+        );
         assert_eq!(HEAPS.listed(), "gpa, debug, page, arena or fixed:SIZE");
     }
 

@@ -123,11 +123,7 @@ fn about(out: &mut String, overview: &Report, top: &Report, process: &Process) {
 }
 
 fn site(leak: &Leak) -> String {
-    let amount = format!(
-        "{} in {}",
-        units::bytes(leak.bytes),
-        units::counted(leak.blocks, "block")
-    );
+    let amount = words::site_amount(leak);
     let Some(headline) = headline::of(&leak.stack) else {
         return format!("{amount}  stack not known");
     };

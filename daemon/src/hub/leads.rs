@@ -36,7 +36,7 @@ pub fn resolve(session: &mut Session<'_>, seen: &Seen, leads: &[Lead], depth: us
     let stacks = session.resolve(process.pid, &modules, &wanted);
     let parts = leads.iter().zip(details).zip(stacks);
     parts
-        .map(|((lead, detail), stack)| leak(&process.id, process.seconds, lead, detail, stack))
+        .map(|((lead, detail), stack)| leak(process, lead, detail, stack))
         .collect()
 }
 

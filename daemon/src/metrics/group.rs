@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Site, Subject, TOP_SITES};
-use crate::books::report::{Amount, Pages, State};
+use crate::books::report::{Amount, Pages, Sampling, State};
 use crate::books::tally::Tally;
 use crate::books::threads::{more, plus};
 
@@ -16,6 +16,8 @@ pub struct Group {
     pub running: u64,
     /// Live, of those that run.
     pub live: Amount,
+    /// What of that comes from samples.
+    pub sampled: Sampled,
     /// Sum of their peaks.
     pub peak: Amount,
     /// Their pages.
@@ -32,6 +34,33 @@ pub struct Group {
     pub tally: Tally,
     /// Largest sites of those that run, most bytes first.
     pub sites: Vec<Site>,
+}
+
+/// What running processes in mode sampled add to a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sampled {
+    /// How many.
+    pub processes: u64,
+    /// The largest of their intervals.
+    pub interval_bytes: u64,
+    /// Squares of the standard errors of live bytes and blocks.
+    squares: [f64; 2],
+}
+
+impl Sampled {
+    fn add(&mut self, sampling: &Sampling) {
+        self.processes += 1;
+        self.interval_bytes = self.interval_bytes.max(sampling.interval_bytes);
+        let errors = [sampling.live_error.bytes, sampling.live_error.blocks];
+        for (sum, error) in self.squares.iter_mut().zip(errors) {
+            *sum += (error as f64).powi(2);
+        }
+    }
+
+    /// Standard errors of live bytes and blocks; processes are independent.
+    pub fn live_error(&self) -> [f64; 2] {
+        self.squares.map(f64::sqrt)
+    }
 }
 
 /// Groups: names with a running process first, by name; then the others,
@@ -108,6 +137,9 @@ impl Group {
         }
         self.running += 1;
         self.live = plus(self.live, process.live);
+        if let Some(sampling) = &process.sampling {
+            self.sampled.add(sampling);
+        }
         self.peak = plus(self.peak, process.peak);
         add_pages(&mut self.pages, &process.pages);
         for slots in subject.slots {

@@ -9,7 +9,7 @@ use prometheus::proto::{
 
 /// Every family of ours: name and help. A name ending in `_total` is a counter,
 /// the two of [`HISTOGRAMS`] are histograms, the rest gauges.
-const FAMILIES: [(&str, &str); 34] = [
+const FAMILIES: [(&str, &str); 39] = [
     ("pageshim_build_info", "Version of the daemon, as a label."),
     (
         "pageshim_processes",
@@ -17,29 +17,35 @@ const FAMILIES: [(&str, &str); 34] = [
     ),
     (
         "pageshim_heap_live_bytes",
-        "Requested bytes of blocks not yet freed, in running processes.",
+        "Requested bytes of blocks not yet freed, in running processes. An estimate where pageshim_sample_interval_bytes is set.",
     ),
     (
         "pageshim_heap_live_allocations",
-        "Blocks not yet freed, in running processes.",
+        "Blocks not yet freed, in running processes. An estimate where pageshim_sample_interval_bytes is set.",
     ),
     (
         "pageshim_heap_peak_bytes",
-        "Most live bytes so far; processes of one name are added up.",
+        "Most live bytes so far; processes of one name are added up. An estimate where pageshim_sample_interval_bytes is set.",
     ),
     (
         "pageshim_allocations_total",
-        "Blocks allocated, by family of calls.",
+        "Blocks allocated, by family of calls. An estimate where pageshim_sample_interval_bytes is set.",
     ),
-    ("pageshim_frees_total", "Blocks freed."),
+    (
+        "pageshim_frees_total",
+        "Blocks freed. An estimate where pageshim_sample_interval_bytes is set.",
+    ),
     (
         "pageshim_allocated_bytes_total",
-        "Requested bytes allocated.",
+        "Requested bytes allocated. An estimate where pageshim_sample_interval_bytes is set.",
     ),
-    ("pageshim_freed_bytes_total", "Requested bytes freed."),
+    (
+        "pageshim_freed_bytes_total",
+        "Requested bytes freed. An estimate where pageshim_sample_interval_bytes is set.",
+    ),
     (
         "pageshim_temporary_allocations_total",
-        "Blocks freed before their thread's next allocation.",
+        "Blocks freed before their thread's next allocation. Not counted in mode sampled.",
     ),
     (
         "pageshim_reallocations_total",
@@ -47,11 +53,11 @@ const FAMILIES: [(&str, &str); 34] = [
     ),
     (
         "pageshim_allocation_size_bytes",
-        "Blocks by bytes of their slot; blocks with pages of their own are above the last bound.",
+        "Blocks by bytes of their slot; blocks with pages of their own are above the last bound. An estimate where pageshim_sample_interval_bytes is set.",
     ),
     (
         "pageshim_allocation_lifetime_seconds",
-        "Freed blocks by time from allocation to free, within a tick of 4 ms.",
+        "Freed blocks by time from allocation to free, within a tick of 4 ms. An estimate where pageshim_sample_interval_bytes is set.",
     ),
     (
         "pageshim_page_committed_bytes",
@@ -59,7 +65,7 @@ const FAMILIES: [(&str, &str); 34] = [
     ),
     (
         "pageshim_page_live_bytes",
-        "Requested bytes of live blocks: the useful part of the committed bytes.",
+        "Requested bytes of live blocks: the useful part of the committed bytes. An estimate where pageshim_sample_interval_bytes is set.",
     ),
     (
         "pageshim_page_resident_bytes",
@@ -96,11 +102,27 @@ const FAMILIES: [(&str, &str); 34] = [
     ),
     (
         "pageshim_site_live_bytes",
-        "Live requested bytes of the largest allocation sites, the rest as site=\"other\".",
+        "Live requested bytes of the largest allocation sites, the rest as site=\"other\". An estimate where pageshim_sample_interval_bytes is set.",
     ),
     (
         "pageshim_site_info",
         "Where a site of pageshim_site_live_bytes is.",
+    ),
+    (
+        "pageshim_sample_interval_bytes",
+        "Mean bytes between samples, the largest of running processes in mode sampled; their bytes and blocks are estimates.",
+    ),
+    (
+        "pageshim_sampled_processes",
+        "Running processes in mode sampled, whose estimates are added to what exact ones of that name count.",
+    ),
+    (
+        "pageshim_heap_live_error_bytes",
+        "Standard error of pageshim_heap_live_bytes.",
+    ),
+    (
+        "pageshim_heap_live_error_allocations",
+        "Standard error of pageshim_heap_live_allocations.",
     ),
     (
         "pageshim_threads",
@@ -109,6 +131,10 @@ const FAMILIES: [(&str, &str); 34] = [
     (
         "pageshim_misuse_total",
         "Misuse of the heap that was reported and survived.",
+    ),
+    (
+        "pageshim_stacks_verified_total",
+        "Captured stacks compared with full unwinds under PAGESHIM_VERIFY=1, by outcome.",
     ),
     (
         "pageshim_events_total",

@@ -1,14 +1,14 @@
 //! The series of one group.
 
 use pageshim_wire::frame::{KIND_NAMES, KINDS};
-use pageshim_wire::process::{DROP_NAMES, MISUSE_NAMES};
+use pageshim_wire::process::{DROP_NAMES, MISUSE_NAMES, VERIFIED_NAMES};
 use pageshim_wire::thread::{API_NAMES, LIFETIMES, SYSCALL_NAMES, lifetime_bound_ms};
 
 use super::group::Group;
 use super::page::Page;
 use crate::books::tally::{
     API, CALL_NS, CALLS, DROPPED, EVENT, EVENTS, LIFETIME, LIFETIME_MS, MISUSE, PLAIN,
-    REALLOCATIONS, SIZE_BOUNDS, SIZES,
+    REALLOCATIONS, SIZE_BOUNDS, SIZES, VERIFIED,
 };
 
 /// Label of each kind of event.
@@ -49,6 +49,15 @@ fn heap(page: &mut Page, group: &Group) {
     page.set("pageshim_heap_live_allocations", labels, group.live.blocks);
     page.set("pageshim_heap_peak_bytes", labels, group.peak.bytes);
     page.set("pageshim_threads", labels, group.threads);
+    let sampled = &group.sampled;
+    if sampled.processes > 0 {
+        let [bytes, blocks] = sampled.live_error();
+        let interval = sampled.interval_bytes;
+        page.set("pageshim_sample_interval_bytes", labels, interval);
+        page.set("pageshim_sampled_processes", labels, sampled.processes);
+        page.set_f64("pageshim_heap_live_error_bytes", labels, bytes);
+        page.set_f64("pageshim_heap_live_error_allocations", labels, blocks);
+    }
     page.set(
         "pageshim_shim_metadata_bytes",
         labels,
@@ -86,6 +95,13 @@ fn counters(page: &mut Page, group: &Group) {
     for (name, label, values, range) in labelled {
         for (value, count) in values.iter().zip(group.tally.part(range)) {
             page.set(name, &[("process", &group.name), (label, value)], *count);
+        }
+    }
+    let verified = group.tally.part(VERIFIED);
+    if verified.iter().any(|count| *count > 0) {
+        for (result, count) in VERIFIED_NAMES.iter().zip(verified) {
+            let labels = [("process", group.name.as_str()), ("result", result)];
+            page.set("pageshim_stacks_verified_total", &labels, *count);
         }
     }
     for (syscall, ns) in SYSCALL_NAMES.iter().zip(group.tally.part(CALL_NS)) {

@@ -19,6 +19,15 @@ pub fn source(file: &File) -> Option<PathBuf> {
     if own.is_absolute() && same(own, &file.build_id) {
         return Some(own.to_owned());
     }
+    // What the kernel says of a replaced file; the new one may be the same build.
+    let replaced = file.path.strip_suffix(" (deleted)").map(Path::new);
+    if let Some(path) = replaced
+        && !file.build_id.is_empty()
+        && path.is_absolute()
+        && same(path, &file.build_id)
+    {
+        return Some(path.to_owned());
+    }
     let (first, rest) = file.build_id.split_first()?;
     let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
     let debug = PathBuf::from(format!("{DEBUG_DIR}/{first:02x}/{rest}.debug"));
@@ -43,6 +52,14 @@ fn same(path: &Path, build_id: &[u8]) -> bool {
         Ok(None) => true,
         Err(_) => false,
     }
+}
+
+/// The build id of a file; `None` when it has none or is no ELF file.
+#[cfg(test)]
+pub fn build_id(path: &Path) -> Option<Vec<u8>> {
+    let cache = ReadCache::new(fs::File::open(path).ok()?);
+    let elf = object::File::parse(&cache).ok()?;
+    elf.build_id().ok()?.map(<[u8]>::to_vec)
 }
 
 /// Starts of functions by unwind entry, from `.eh_frame_hdr`.

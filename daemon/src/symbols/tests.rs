@@ -161,3 +161,20 @@ fn inlined_calls_and_stripped_files() {
     }
     std::fs::remove_dir_all(&dir).expect("ours");
 }
+
+// Goal: a program rebuilt to the same while it runs keeps its names; another build gives none.
+// Method: the kernel's text for a replaced file, with this binary's build id and with another.
+#[test]
+fn a_replaced_file_counts_when_it_is_the_same_build() {
+    let exe = std::env::current_exe().expect("known");
+    let path = format!("{} (deleted)", exe.to_str().expect("utf-8"));
+    let build_id = super::elf::build_id(&exe).expect("linkers write one");
+    let file = |build_id: &[u8]| {
+        let modules = modules(0x1000, &path, build_id);
+        let found = modules.find(0x1001, 9).expect("one module");
+        super::elf::source(&found.file)
+    };
+    assert_eq!(file(&build_id), Some(exe));
+    assert_eq!(file(b"another build"), None);
+    assert_eq!(file(b""), None, "nothing shows that it is the same");
+}

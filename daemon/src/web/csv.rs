@@ -6,11 +6,12 @@
 
 use std::fmt::Write;
 
-use crate::books::report::{Leak, Report};
+use crate::books::report::{Leak, Report, SiteError};
 use crate::web::words;
 
 const HEADER: &str = "process,pid,name,site,class,blocks,bytes,pinned_bytes,total_blocks,\
-    total_bytes,temporary_blocks,oldest_seconds,thread,function,file,line,module,incomplete,stack\r\n";
+    total_bytes,temporary_blocks,oldest_seconds,thread,function,file,line,module,incomplete,stack,\
+    blocks_error,bytes_error,total_blocks_error,total_bytes_error\r\n";
 
 /// All sites of `report`.
 pub(crate) fn leaks(report: &Report) -> String {
@@ -25,6 +26,10 @@ fn row(out: &mut String, report: &Report, leak: &Leak) {
     let process = words::process_of(report, leak);
     let first = leak.stack.first();
     let stack: Vec<&str> = leak.stack.iter().map(|f| f.function.as_str()).collect();
+    let error = |of: fn(&SiteError) -> u64| {
+        let error = leak.error.as_ref().map(|error| of(error).to_string());
+        error.unwrap_or_default()
+    };
     let texts = [
         text(&leak.process),
         process.map(|p| p.pid.to_string()).unwrap_or_default(),
@@ -48,6 +53,11 @@ fn row(out: &mut String, report: &Report, leak: &Leak) {
         text(first.map_or("", |f| &f.module)),
         text(leak.incomplete.as_deref().unwrap_or("")),
         text(&stack.join(" < ")),
+        // Empty of an exact process.
+        error(|error| error.blocks),
+        error(|error| error.bytes),
+        error(|error| error.total_blocks),
+        error(|error| error.total_bytes),
     ];
     let _ = write!(out, "{}\r\n", texts.join(","));
 }
@@ -93,6 +103,6 @@ mod tests {
             });
             commas.count()
         };
-        assert!(rows.iter().all(|row| width(row) == 18), "{csv}");
+        assert!(rows.iter().all(|row| width(row) == 22), "{csv}");
     }
 }

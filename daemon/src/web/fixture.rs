@@ -25,6 +25,7 @@ fn leak(process: &str, site: &str, bytes: u64, blocks: u64, stack: Vec<Frame>) -
     Leak {
         process: process.to_owned(),
         site: site.to_owned(),
+        error: None,
         class: "live".to_owned(),
         blocks,
         bytes,

@@ -15,8 +15,12 @@ pub(crate) fn leaks(report: &Report) -> String {
 }
 
 fn stack(report: &Report, leak: &Leak) -> String {
-    let process = words::process_of(report, leak).map_or("unknown", |p| p.name.as_str());
-    let mut names = vec![name(process)];
+    let process = words::process_of(report, leak);
+    let mut root = name(process.map_or("unknown", |p| p.name.as_str()));
+    if process.is_some_and(|process| process.sampling.is_some()) {
+        root.push_str(" (sampled)");
+    }
+    let mut names = vec![root];
     names.extend(leak.stack.iter().rev().map(|frame| name(&frame.function)));
     names.join(";")
 }

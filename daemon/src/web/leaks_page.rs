@@ -45,6 +45,8 @@ struct Leaks<'a> {
     sites: Vec<Site<'a>>,
     dropped: u64,
     incomplete: u64,
+    /// What to know of estimates, when there are any.
+    sampled: Option<String>,
     why_none: String,
     misuses: Vec<Misuse<'a>>,
 }
@@ -101,6 +103,7 @@ struct Title<'a> {
     process: &'a Process,
     state: String,
     age: String,
+    mode: String,
 }
 
 /// An entry of the process selector.
@@ -143,6 +146,9 @@ struct Site<'a> {
     leak: &'a Leak,
     owner: Option<&'a Process>,
     bytes: Figure,
+    /// How far off bytes and blocks may be, of a sampled process.
+    bytes_error: Option<String>,
+    blocks_error: Option<String>,
     share: u64,
     blocks: String,
     age: String,
@@ -221,6 +227,7 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
         misuses: report.processes.iter().flat_map(misuses).collect(),
         why_none: words::no_sites(report),
         incomplete: report.processes.iter().map(words::incomplete_stacks).sum(),
+        sampled: words::sampled(&report.processes),
     }
 }
 
@@ -240,6 +247,7 @@ fn title(process: &Process) -> Title<'_> {
         process,
         state: words::state(process),
         age: units::seconds(process.seconds),
+        mode: words::mode(process),
     }
 }
 
@@ -367,6 +375,8 @@ fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
         leak,
         owner: words::process_of(report, leak),
         bytes: figure(leak.bytes),
+        bytes_error: leak.error.map(|error| units::bytes(error.bytes)),
+        blocks_error: leak.error.map(|error| units::count(error.blocks)),
         share: (units::share(leak.bytes, live.max(1)) as u64).clamp(1, 100),
         blocks: units::count(leak.blocks),
         age: units::seconds(leak.oldest_seconds),

@@ -23,6 +23,7 @@ struct Overview<'a> {
     css: &'static str,
     refresh: u32,
     running: usize,
+    sampled: Option<String>,
     ended: usize,
     live: Figure,
     resident: Figure,
@@ -58,6 +59,9 @@ struct Card<'a> {
     members: Vec<Member<'a>>,
     /// How many it stands for.
     count: usize,
+    /// Before numbers that come from samples.
+    about: &'static str,
+    mode: String,
     link: String,
     state: String,
     running: bool,
@@ -117,6 +121,7 @@ pub(crate) fn render(
         css: "",
         refresh,
         running,
+        sampled: words::sampled(&report.processes),
         ended: report.processes.len() - running,
         live: figure(alive().map(|process| process.live.bytes).sum()),
         resident: figure(alive().map(|process| process.pages.resident_bytes).sum()),
@@ -164,6 +169,11 @@ fn card<'a>(all: &[&'a Process]) -> Card<'a> {
     Card {
         members: all.iter().map(|process| member(process)).collect(),
         count: all.len(),
+        about: all
+            .iter()
+            .map(|process| words::about(process))
+            .max()
+            .unwrap_or(""),
         link: format!("leaks?process={}", query::encode(&all[0].name)),
         state: format!("{} ended", units::count(all.len() as u64)),
         live: figure(live(|process| process.live.bytes)),
@@ -211,6 +221,8 @@ fn single(process: &Process) -> Card<'_> {
         process,
         members: Vec::new(),
         count: 1,
+        about: words::about(process),
+        mode: words::mode(process),
         link: format!("leaks?process={}", query::encode(&process.id)),
         state: words::state(process),
         running,

@@ -16,6 +16,9 @@ pub(crate) fn report(report: &Report) -> String {
         process_block(&mut out, process);
     }
     if !report.leaks.is_empty() {
+        if let Some(sampled) = words::sampled(&report.processes) {
+            let _ = writeln!(out, "sampled: {sampled}");
+        }
         let bytes = report.leaks.iter().map(|leak| leak.bytes).sum();
         let blocks = report.leaks.iter().map(|leak| leak.blocks).sum();
         let _ = writeln!(
@@ -38,12 +41,12 @@ pub(crate) fn report(report: &Report) -> String {
 fn process_block(out: &mut String, process: &Process) {
     let _ = writeln!(
         out,
-        "{} (pid {}, {}, {}; {} mode, {} heap, id {})",
+        "{} (pid {}, {}, {}; {}, {} heap, id {})",
         clean(&process.name),
         process.pid,
         words::state(process),
         units::seconds(process.seconds),
-        clean(&process.mode),
+        words::mode(process),
         clean(&process.heap),
         clean(&process.id),
     );
@@ -74,21 +77,29 @@ fn misuse_block(out: &mut String, report: &MisuseReport) {
 
 /// The lines under a process's name; the summary of `run` shows the same.
 pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
-    let amount = |a: crate::books::report::Amount| {
-        format!(
-            "{} in {}",
-            units::bytes(a.bytes),
-            units::counted(a.blocks, "block")
-        )
-    };
-    let mut facts = vec![("peak", amount(process.peak))];
+    let sampling = process.sampling.as_ref();
+    let peak = words::about(process).to_owned() + &words::amount(process.peak, None);
+    let live = words::amount(process.live, sampling.map(|s| s.live_error));
+    let total = words::amount(process.total, sampling.map(|s| s.total_error));
+    let mut facts = Vec::new();
+    if let Some(sampling) = sampling {
+        let each = units::bytes(sampling.interval_bytes);
+        let said = words::sampled(std::slice::from_ref(process)).unwrap_or_default();
+        facts.push(("sampled", format!("each {each} on average: {said}")));
+    }
+    facts.push(("peak", peak));
     match &process.check {
         Some(_) => facts.push(("leaks", classes(process))),
-        None if process.exit.is_some() => facts.push(("at exit", amount(process.live) + " live")),
-        None => facts.push(("live", amount(process.live))),
+        None if process.exit.is_some() => facts.push(("at exit", live + " live")),
+        None => facts.push(("live", live)),
     }
-    let temporary = words::temporary(process);
-    facts.push(("total", format!("{}, {temporary}", amount(process.total))));
+    facts.push((
+        "total",
+        match sampling {
+            Some(_) => total,
+            None => format!("{total}, {}", words::temporary(process)),
+        },
+    ));
     facts.push(("resident", words::resident(process)));
     facts.push(("pages", pages(process)));
     facts.push(("syscalls", syscalls(process)));
@@ -103,6 +114,9 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
             "incomplete",
             format!("{stacks} stacks are known in part; their blocks are counted"),
         ));
+    }
+    if let Some(verified) = words::verified(process) {
+        facts.push(("verified", verified));
     }
     if !process.misuse.is_empty() {
         let counts = tally(process.misuse.values().sum(), &process.misuse);
@@ -204,9 +218,8 @@ fn site_block(out: &mut String, report: &Report, number: usize, leak: &Leak) {
         .unwrap_or_default();
     let _ = writeln!(
         out,
-        "\n{number:>4}. {} in {}, {}, first seen {}, thread {}, {owner}, site {}",
-        units::bytes(leak.bytes),
-        units::counted(leak.blocks, "block"),
+        "\n{number:>4}. {}, {}, first seen {}, thread {}, {owner}, site {}",
+        words::site_amount(leak),
         clean(&leak.class),
         words::first_seen(leak, process),
         clean(&leak.thread),

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::books::report::{Exit, Frame, Leak, MisuseReport, Pages, Process, Report, State};
+use crate::books::report::{
+    Amount, Exit, Frame, Leak, MisuseReport, Pages, Process, Report, State,
+};
 use crate::web::units;
 
 /// The drop reason of stacks that are known in part.
@@ -70,6 +72,90 @@ pub(crate) fn resident(process: &Process) -> String {
             units::bytes(pages.resident_last_bytes)
         ),
     }
+}
+
+/// `1.5 MiB in 12 blocks`, of a sampled process with what each may be off by.
+pub(crate) fn amount(amount: Amount, error: Option<Amount>) -> String {
+    let (bytes, blocks) = (units::bytes(amount.bytes), units::count(amount.blocks));
+    match error {
+        None => format!("{bytes} in {}", units::counted(amount.blocks, "block")),
+        Some(error) => format!(
+            "{bytes} ± {} in {blocks} ± {} blocks",
+            units::bytes(error.bytes),
+            units::count(error.blocks)
+        ),
+    }
+}
+
+/// The same of a site.
+pub(crate) fn site_amount(leak: &Leak) -> String {
+    let amount_of = Amount {
+        bytes: leak.bytes,
+        blocks: leak.blocks,
+    };
+    let error = leak.error.map(|error| Amount {
+        bytes: error.bytes,
+        blocks: error.blocks,
+    });
+    amount(amount_of, error)
+}
+
+/// `1,204 stacks unwound again: all equal`; `None` when none were.
+pub(crate) fn verified(process: &Process) -> Option<String> {
+    let all: u64 = process.verified.values().sum();
+    let differ: Vec<String> = process
+        .verified
+        .iter()
+        .filter(|(kind, count)| *kind != "equal" && **count > 0)
+        .map(|(kind, count)| format!("{kind} {}", units::count(*count)))
+        .collect();
+    let outcome = match differ.len() {
+        0 => "all equal".to_owned(),
+        _ => format!("not all equal ({})", differ.join(", ")),
+    };
+    (all > 0).then(|| {
+        format!(
+            "{} unwound again in full: {outcome}",
+            units::counted(all, "stack")
+        )
+    })
+}
+
+/// What goes before a number of a sampled process where no error is shown.
+pub(crate) fn about(process: &Process) -> &'static str {
+    if process.sampling.is_some() {
+        "≈ "
+    } else {
+        ""
+    }
+}
+
+/// `exact mode`, `sampled mode, a sample each 512 KiB`.
+pub(crate) fn mode(process: &Process) -> String {
+    let mode = clean(&process.mode);
+    let sampled = process.sampling.as_ref().map(|sampling| {
+        let each = units::bytes(sampling.interval_bytes);
+        format!(", a sample each {each}")
+    });
+    let folded = if process.recursion_folded {
+        ", recursion folded"
+    } else {
+        ""
+    };
+    format!("{mode} mode{}{folded}", sampled.unwrap_or_default())
+}
+
+/// What a reader must know of numbers that come from samples; `None` where none do.
+pub(crate) fn sampled(processes: &[Process]) -> Option<String> {
+    let sampled = processes.iter().filter(|p| p.sampling.is_some()).count();
+    let whose = match sampled {
+        0 => return None,
+        _ if sampled < processes.len() => format!("of {sampled} of these processes"),
+        _ => "here".to_owned(),
+    };
+    Some(format!(
+        "blocks and bytes {whose} are estimates from samples, ± one standard error; committed and resident bytes are exact"
+    ))
 }
 
 /// Why a report has no site, in a sentence's end; for a report without any.

@@ -8,10 +8,12 @@
 #[cfg(any(test, fuzzing))]
 extern crate std;
 
+pub mod fold;
 pub mod heap;
 pub mod heir;
 pub mod modules;
 pub mod records;
+pub mod sample;
 pub mod sites;
 pub mod state;
 pub mod sync;

@@ -4,8 +4,9 @@
 //! ```text
 //! bits 0-21  site | 22-47 birth tick | 48-63 slack = usable - requested
 //! ```
-//! A live block's record is never zero, because ticks begin at 1; a free slot's
-//! always is, which is how a second free shows. Slots are at most 64 KiB and a
+//! Ticks begin at 1, so a record with birth 0 is a slot without a live block: that
+//! is how a second free shows. What stays of a freed block is its site, for the
+//! report of one; a slot that never held a block is zero. Slots are at most 64 KiB and a
 //! singleton's slack is under a page, so 16 bits of slack always suffice.
 
 const SITE_BITS: u32 = 22;
@@ -30,10 +31,21 @@ impl Record {
         site | self.birth << SITE_BITS | (self.slack as u64) << (SITE_BITS + TICK_BITS)
     }
 
+    /// The word to store when the block is freed.
+    #[inline]
+    pub const fn freed(self) -> u64 {
+        self.site as u64
+    }
+
+    /// The site of the block that a word's slot held last, 0 when none is known.
+    pub const fn last_site(word: u64) -> u32 {
+        (word & ((1 << SITE_BITS) - 1)) as u32
+    }
+
     /// Reads a word; `None` for a free slot.
     #[inline]
     pub const fn unpack(word: u64) -> Option<Self> {
-        if word == 0 {
+        if word >> SITE_BITS == 0 {
             return None;
         }
         Some(Self {
@@ -62,5 +74,15 @@ mod tests {
             }
         }
         assert_eq!(Record::unpack(0), None);
+        let freed = Record {
+            site: 77,
+            birth: 9,
+            slack: 3,
+        }
+        .freed();
+        assert_eq!(
+            (Record::unpack(freed), Record::last_site(freed)),
+            (None, 77)
+        );
     }
 }

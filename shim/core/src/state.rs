@@ -49,6 +49,8 @@ pub struct Identity<'a> {
     pub service: &'a [u8],
     /// Depth limit of stacks.
     pub depth: u64,
+    /// Mean bytes between samples, 0 when every block is looked at.
+    pub interval: u64,
 }
 
 /// See the module's text.
@@ -179,6 +181,7 @@ impl State {
         set(word::SITE_COUNT, u64::from(SITE_FIRST));
         set(word::OS_PAGE_BYTES, crate::OS_PAGE_BYTES as u64);
         set(word::DEPTH_LIMIT, identity.depth);
+        set(word::SAMPLE_INTERVAL, identity.interval);
         set(word::CLASS_COUNT, classes::CLASSES as u64);
         for class in 0..classes::SLOT_CLASSES {
             let at = word::CLASSES + class * process::CLASS_WORDS + process::class::SLOT_BYTES;

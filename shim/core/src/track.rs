@@ -24,7 +24,10 @@ use crate::state::State;
 
 mod counters;
 
+mod sampled;
+
 pub use counters::Counters;
+pub use sampled::Sample;
 
 /// Net bytes a thread may hold back from the process's total.
 pub const PUBLISH_BYTES: u64 = 64 * 1024;
@@ -259,11 +262,7 @@ impl Track {
         classes: usize,
         others: impl Fn() -> T,
     ) {
-        let balance = |allocated: usize, freed: usize| {
-            let surplus = |track: &Self| track.get(freed).wrapping_sub(track.get(allocated));
-            let sum = others().map(surplus).fold(0, u64::wrapping_add);
-            self.set(allocated, self.get(freed).wrapping_add(sum));
-        };
+        let balance = |allocated, freed| self.balance(allocated, freed, others());
         for class in (0..classes).map(Self::class) {
             balance(class + class_word::ALLOCATIONS, class + class_word::FREES);
             balance(
@@ -278,6 +277,12 @@ impl Track {
                 site + site_word::FREED_BYTES,
             );
         }
+    }
+
+    fn balance<'a>(&self, allocated: usize, freed: usize, others: impl Iterator<Item = &'a Self>) {
+        let surplus = |track: &Self| track.get(freed).wrapping_sub(track.get(allocated));
+        let sum = others.map(surplus).fold(0, u64::wrapping_add);
+        self.set(allocated, self.get(freed).wrapping_add(sum));
     }
 
     /// Counts one live block that was inherited.

@@ -33,7 +33,7 @@ def instructions(places, rival, command):
 
 
 def run(places, chosen):
-    rivals = [Contender("glibc"), ours(places, "off"), ours(places, "count"), ours(places, "exact"), *also(chosen)]
+    rivals = [Contender("glibc"), ours(places, "off"), ours(places, "sampled"), ours(places, "count"), ours(places, "exact"), *also(chosen)]
     micro = places.helper("micro")
     table = Table(
         "Instructions per malloc and free, the loop's own included (callgrind)",

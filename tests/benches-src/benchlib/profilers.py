@@ -73,7 +73,7 @@ def tools(places, chosen):
     shown = [
         Tool("glibc", lambda _: Contender("glibc")),
         Tool("ours off", lambda _: ours(places, "off")),
-        *(Tool(f"ours {mode}", None, mode, daemon=True) for mode in ("count", "exact", "trace")),
+        *(Tool(f"ours {mode}", None, mode, daemon=True) for mode in ("count", "sampled", "exact", "trace")),
         Tool("heaptrack", heaptrack),
         Tool("jemalloc 512K", jemalloc(19)),
     ]

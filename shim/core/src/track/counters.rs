@@ -130,10 +130,16 @@ impl Counters {
     /// Moves what is pending up; true when it is time to publish.
     #[inline(always)]
     pub fn grew(self, requested: usize) -> bool {
-        self.add(word::PENDING_BLOCKS, 1);
+        self.grew_by(requested as u64, 1)
+    }
+
+    /// [`Counters::grew`] by several blocks.
+    #[inline(always)]
+    pub(super) fn grew_by(self, bytes: u64, blocks: u64) -> bool {
+        self.add(word::PENDING_BLOCKS, blocks);
         let room = self.word(word::PENDING_ROOM);
         // SAFETY: as in add().
-        let (left, short) = unsafe { *room }.overflowing_sub(requested as u64);
+        let (left, short) = unsafe { *room }.overflowing_sub(bytes);
         // SAFETY: as in add().
         unsafe { *room = left };
         short && self.rose(left.wrapping_neg())
@@ -155,8 +161,14 @@ impl Counters {
     /// Moves what is pending down; true when it is time to publish.
     #[inline(always)]
     pub fn shrank(self, requested: usize) -> bool {
-        self.add(word::PENDING_BLOCKS, u64::MAX);
-        self.add(word::PENDING_ROOM, requested as u64);
+        self.shrank_by(requested as u64, 1)
+    }
+
+    /// [`Counters::shrank`] by several blocks.
+    #[inline(always)]
+    pub(super) fn shrank_by(self, bytes: u64, blocks: u64) -> bool {
+        self.add(word::PENDING_BLOCKS, blocks.wrapping_neg());
+        self.add(word::PENDING_ROOM, bytes);
         // SAFETY: as in add().
         unsafe { *self.word(word::PENDING_ROOM) > PUBLISH_BYTES }
     }

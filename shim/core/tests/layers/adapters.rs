@@ -167,7 +167,7 @@ impl<H: WholeHeap> Whole<H> {
     pub(crate) fn note(&self, block: &Block) -> Option<NonNull<u8>> {
         let record = pageshim_core::records::Record {
             site: 1,
-            birth: 0,
+            birth: 1,
             slack: block.usable - block.requested,
         };
         block.record.store(record.pack(), Ordering::Relaxed);

@@ -752,6 +752,7 @@ impl Heap {
         self.accounts.add_class(class, class::CAPACITY, -capacity);
         let space = self.spaces.space_of(page.start.get());
         if page.has_records() {
+            page.forget_records();
             space.give_records(class, page.records.get());
         }
         let waiting = space.give(page, true, sys::coarse_ms());
@@ -808,6 +809,10 @@ impl Heap {
 
     /// Moves all pages of an idle heap into this one; false when it is not idle.
     fn absorb(&self, other: &'static Self) -> bool {
+        // Pages without records would make blocks that look freed twice, or the reverse.
+        if other.recording.get() != self.recording.get() {
+            return false;
+        }
         if other.state() != HeapState::Idle as u32 || !other.adopt() {
             return false;
         }

@@ -14,7 +14,8 @@
 //!     slots in `remote` or a heap's `delayed` list count as used. A page whose
 //!     list a double free tore counts 2^31 more.
 //! P5. Each slot in a free list, carved or pushed, bears the free mark.
-//! P3. A record is zero exactly when its slot holds no live block.
+//! P3. A record has a birth exactly when its slot holds a live block; it is zero in a
+//!     slot that no block of this run has held.
 //! P4. Page structs are never unmapped.
 //! P6. A page whose owner word has [`RECORDS`] has a record for each slot that fits its run.
 #![allow(unsafe_code)]
@@ -283,6 +284,14 @@ impl Page {
         }
     }
 
+    /// Zeroes the records of the slots carved so far.
+    pub(super) fn forget_records(&self) {
+        for index in 0..self.capacity.get() as usize {
+            // SAFETY: the records of a page reach as far as its slots.
+            unsafe { (*self.records.get().add(index)).store(0, Ordering::Relaxed) };
+        }
+    }
+
     /// True when blocks here have records.
     pub fn has_records(&self) -> bool {
         !self.records.get().is_null()
@@ -359,6 +368,17 @@ impl Page {
     /// Slots carved so far.
     pub fn carved(&self) -> usize {
         self.capacity.get() as usize
+    }
+
+    /// Gives a singleton an empty record, or takes its record away. For whoever
+    /// holds its block.
+    pub fn keep_single_record(&self, keep: bool) {
+        debug_assert!(self.is_single());
+        self.single_record.store(0, Ordering::Relaxed);
+        let record = ptr::from_ref(&self.single_record).cast_mut();
+        self.records
+            .set(if keep { record } else { ptr::null_mut() });
+        self.set_flag(RECORDS, keep);
     }
 
     /// The record of slot `index`, when the page has records.

@@ -503,7 +503,7 @@ impl Space {
         Some(at)
     }
 
-    /// Takes the records of a page back; all of them are zero (P3).
+    /// Takes the records of a page back; all of them are zero again.
     pub(super) fn give_records(&self, class: usize, area: *mut AtomicU64) {
         let mut inner = self.inner.lock();
         inner.areas.give(class, area.expose_provenance());

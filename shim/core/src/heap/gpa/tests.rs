@@ -304,3 +304,30 @@ fn a_double_free_shows_late_and_is_survived() {
     assert_eq!(page.usable(), 128, "the page still serves its class");
     assert!(heap.give_fast(page, kept));
 }
+
+// Goal: a run's next class finds no words of the last one's freed blocks (P3). Method: fill and free
+// runs of one class, leaving words behind, then blocks of that and of another class.
+#[test]
+fn records_of_a_run_given_back_are_zero() {
+    let world = world(64 << 20);
+    let place = Box::leak(Box::new(core::mem::MaybeUninit::<Heap>::uninit()));
+    // SAFETY: leaked memory of the right size and alignment.
+    let heap = unsafe { Heap::place(place.as_mut_ptr(), world.spaces, world.accounts, true) };
+    let take = |bytes| {
+        let block = heap.take(bytes).expect("memory").0;
+        let page = world.spaces.page_of(block.address()).expect("ours");
+        let slot = page.slot_at(block.address()).expect("its start");
+        (block, page, page.record(slot).expect("the heap records"))
+    };
+    let mut blocks: Vec<_> = (0..5000).map(|_| take(64)).collect();
+    for (block, page, record) in blocks.drain(..) {
+        record.store(77, Ordering::Relaxed);
+        heap.give(page, block);
+    }
+    heap.trim();
+    let seen = |bytes| take(bytes).2.load(Ordering::Relaxed);
+    let left = (0..10_000).filter(|_| seen(64) != 0).count();
+    // Spare pages keep theirs: their slots did hold those blocks.
+    assert!(left < 5000, "{left} of 5000 words were left");
+    assert_eq!((0..10_000).filter(|_| seen(96) != 0).count(), 0);
+}

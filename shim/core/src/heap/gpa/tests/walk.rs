@@ -75,7 +75,7 @@ impl Driver {
         assert_eq!(page.used.get() as usize, capacity - free, "P2");
         let live = |index: &usize| {
             let record = page.record(*index).expect("the heap records");
-            record.load(Ordering::Relaxed) != 0
+            record.load(Ordering::Relaxed) >= super::LIVE
         };
         let live = (0..capacity).filter(live).count();
         assert!(live <= page.used.get() as usize, "live slots are used");
