@@ -30,6 +30,8 @@ pub(crate) mod at {
 
     /// The gate in a thread.
     pub(crate) const GATE: usize = super::Thread::GATE_AT;
+    /// Bytes to the thread's next sample.
+    pub(crate) const LEFT: usize = super::Thread::LEFT_AT;
     /// What keeps a free from being plain.
     pub(crate) const NOT_PLAIN: u8 = !crate::thread::SAMPLING;
     // `movzx r10d, di` takes 16 bits; the struct of a slice is 128 bytes long.
@@ -38,7 +40,8 @@ pub(crate) mod at {
 }
 
 /// A naked function's body: takes a slot for `rdi` bytes and returns it in `rax`, or
-/// goes on with the given instructions. Uses `rax`, `r8`, `r9`.
+/// goes on with the given instructions. Uses `rax`, `r8` to `r10`; the sampled path is
+/// [`Thread::take_unsampled`].
 macro_rules! naked_take {
     ([$($rest:literal),* $(,)?] $($operand:tt)*) => {
         core::arch::naked_asm!(
@@ -51,7 +54,7 @@ macro_rules! naked_take {
             "test rax, rax",
             "jz 20f",
             "cmp byte ptr [rax + {gate}], 0",
-            "jne 20f",
+            "jne 30f",
             "shr r8, 4",
             "mov r8, qword ptr [rax + r8 * 8 + {direct}]",
             "mov rax, qword ptr [r8 + {free}]",
@@ -65,8 +68,34 @@ macro_rules! naked_take {
             "mov qword ptr [rax + 8], 0",
             "inc dword ptr [r8 + {used}]",
             "ret",
+            // The same where samples are drawn: plain unless one falls on this block.
+            "30:",
+            "cmp byte ptr [rax + {gate}], {sampling}",
+            "jne 20f",
+            "mov r9, qword ptr [rax + {left}]",
+            "cmp r9, rdi",
+            "jbe 20f",
+            "shr r8, 4",
+            "mov r8, qword ptr [rax + r8 * 8 + {direct}]",
+            "mov r10, qword ptr [r8 + {free}]",
+            "test r10, r10",
+            "jz 20f",
+            "cmp qword ptr [r10 + 8], r8",
+            "jne 20f",
+            // Its bytes, and one for the block itself.
+            "not rdi",
+            "add r9, rdi",
+            "mov qword ptr [rax + {left}], r9",
+            "mov r9, qword ptr [r10]",
+            "mov qword ptr [r8 + {free}], r9",
+            "mov qword ptr [r10 + 8], 0",
+            "inc dword ptr [r8 + {used}]",
+            "mov rax, r10",
+            "ret",
             "20:",
             $($rest,)*
+            sampling = const $crate::thread::SAMPLING,
+            left = const $crate::plain::at::LEFT,
             direct_max = const pageshim_core::heap::gpa::classes::DIRECT_MAX,
             gate = const $crate::plain::at::GATE,
             direct = const $crate::plain::at::DIRECT,

@@ -47,10 +47,6 @@ pub(crate) fn take<W: Way>(requested: usize, sp: *const u64, bp: u64) -> *mut u8
         Some(thread) if thread.gate() & !TRACING == BILLING => {
             take_billed::<W>(requested, sp, bp, thread)
         }
-        Some(thread) if requested <= DIRECT_MAX => match thread.take_unsampled(requested) {
-            Some(block) => block.pointer(),
-            None => W::slow(requested, sp, bp),
-        },
         _ => W::slow(requested, sp, bp),
     }
 }

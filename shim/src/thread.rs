@@ -89,6 +89,7 @@ impl Thread {
     /// Where the gate and the heap are, for [`crate::plain`].
     pub(crate) const GATE_AT: usize = core::mem::offset_of!(Self, gate);
     pub(crate) const HEAP_AT: usize = core::mem::offset_of!(Self, heap);
+    pub(crate) const LEFT_AT: usize = core::mem::offset_of!(Self, sampler) + Sampler::LEFT_AT;
 
     /// Its counters, for the paths that know its gate.
     ///

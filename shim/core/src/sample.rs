@@ -39,6 +39,9 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// Where the distance left is, for code that is not compiled: a byte offset.
+    pub const LEFT_AT: usize = core::mem::offset_of!(Self, left);
+
     /// Not begun.
     pub const fn new() -> Self {
         Self {
