@@ -9,6 +9,7 @@ mod ingest;
 mod metrics;
 mod shimlib;
 mod symbols;
+mod target;
 mod web;
 
 fn main() -> std::process::ExitCode {

@@ -82,6 +82,10 @@ pub mod word {
     pub const COMMAND_LEN: usize = 39;
     /// Length of the service name text.
     pub const SERVICE_LEN: usize = 40;
+    /// Address of the gpa's page structs (see [`crate::heap`]); 0 on other heaps.
+    pub const HEAP_STRUCTS: usize = 41;
+    /// Address of the gpa's records; 0 on other heaps.
+    pub const HEAP_RECORDS: usize = 42;
     /// First of [`super::DROPS`] counters, one for each [`super::Drop`].
     pub const DROPPED: usize = 64;
     /// First of [`super::MISUSES`] counters, one for each [`super::Misuse`].
@@ -252,6 +256,8 @@ pub enum Control {
     None = 0,
     /// Return free pages to the kernel now.
     Trim = 1,
+    /// Let the daemon read this process's memory, where the kernel wants consent (Yama).
+    Consent = 2,
 }
 
 /// Site id that stands for "stack not known" (early or nested allocations).
