@@ -60,11 +60,24 @@ pub(crate) fn tell(kind: Misuse, address: usize, sites: [u32; 3], pc: u64) {
     if pc == 0 {
         line.text(b" found at exit\n");
     } else {
-        line.text(b" called from 0x");
+        let (before, after) = around(kind);
+        line.text(before);
         line.hex(pc);
-        line.text(b"; ignored\n");
+        line.text(after);
     }
     let _ = sys::write(2, line.bytes());
+}
+
+/// What stands around the call's address: what it is to the misuse, and what became of it.
+fn around(kind: Misuse) -> (&'static [u8], &'static [u8]) {
+    match kind {
+        Misuse::Overflow => (b" found by its free, called from 0x", b"\n"),
+        Misuse::WriteAfterFree => (b" found by a call from 0x", b"\n"),
+        Misuse::SizeMismatch | Misuse::AlignmentMismatch | Misuse::KindMismatch => {
+            (b" called from 0x", b"; freed all the same\n")
+        }
+        _ => (b" called from 0x", b"; ignored\n"),
+    }
 }
 
 struct Spaced([u8; 24], usize);

@@ -170,6 +170,33 @@ static void pointers(void) {
     free(small), free(medium), free(large);
 }
 
+static void *free_it(void *pointer) {
+    free(pointer);
+    return NULL;
+}
+
+/* Frees where a block would begin but none ever did, far behind the only ones of their size. */
+static void uncarved(int in_thread_too) {
+    enum { SIZE = 224 };
+    char *volatile block = malloc(SIZE);
+    memset(block, 1, SIZE);
+    char *never = block + (size_t)SIZE * 100;
+    pthread_t id;
+    if (!in_thread_too)
+        free_it(never);
+    else if (pthread_create(&id, NULL, free_it, never) == 0)
+        pthread_join(id, NULL);
+    char *blocks[250];
+    for (int i = 0; i < 250; i++)
+        memset(blocks[i] = malloc(SIZE), i, SIZE);
+    for (int i = 0; i < 250; i++)
+        check(blocks[i][0] == (char)i && blocks[i][SIZE - 1] == (char)i, "one owner per block");
+    for (int i = 0; i < 250; i++)
+        free(blocks[i]);
+    check(block[0] == 1 && block[SIZE - 1] == 1, "the block is whole");
+    free(block);
+}
+
 /* Frees blocks twice: at once, when the page is gone, and when its memory is. */
 static void twice(void) {
     static const size_t each[] = {16, 100, 1000, 9000, 65536, 65537, 500000, 5000000};
@@ -212,6 +239,8 @@ int main(int argc, char **argv) {
         pointers();
     if (!strcmp(what, "twice"))
         twice();
+    if (!strcmp(what, "uncarved") || !strcmp(what, "uncarved_by_thread"))
+        uncarved(!strcmp(what, "uncarved_by_thread"));
     if (!strcmp(what, "exhaust")) {
         exhaust(40);
         exhaust(3000);

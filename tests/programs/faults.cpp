@@ -9,16 +9,16 @@ using Free = void (*)(void *, size_t);
 using FreeAligned = void (*)(void *, size_t, size_t);
 
 __attribute__((noinline)) static char *make(size_t bytes) {
-    return static_cast<char *>(malloc(bytes));
+    return static_cast<char *>(malloc(bytes)); // site: make
 }
 
 __attribute__((noinline)) static void free_first(char *block) {
-    free(block);
+    free(block); // site: free_first
     asm volatile("");
 }
 
 __attribute__((noinline)) static void free_again(char *block) {
-    free(block);
+    free(block); // site: free_again
     asm volatile("");
 }
 
@@ -35,20 +35,20 @@ int main(int argc, char **argv) {
     } else if (is("interior")) {
         free(block + 16);
     } else if (is("size")) {
-        free_sized(block, 41);
+        free_sized(block, 41); // site: size
     } else if (is("right_size")) {
         free_sized(block, 40);
     } else if (is("alignment")) {
-        free_aligned(aligned_alloc(64, 128), 128, 128);
+        free_aligned(aligned_alloc(64, 128), 128, 128); // site: alignment
     } else if (is("right_alignment")) {
         free_aligned(aligned_alloc(64, 128), 64, 128);
     } else if (is("kind")) {
-        operator delete(static_cast<void *>(block));
+        operator delete(static_cast<void *>(block)); // site: kind
     } else if (is("array")) {
-        char *volatile array = new char[10];
-        operator delete(static_cast<void *>(array));
+        char *volatile array = new char[10]; // site: new
+        operator delete(static_cast<void *>(array)); // site: array
     } else if (is("sized_delete")) {
-        operator delete(operator new(50), static_cast<size_t>(49));
+        operator delete(operator new(50), static_cast<size_t>(49)); // site: sized_delete
     } else if (is("right_deletes")) {
         operator delete(operator new(50), static_cast<size_t>(50));
         operator delete[](operator new[](50), static_cast<size_t>(50));
@@ -57,27 +57,27 @@ int main(int argc, char **argv) {
         free(block);
     } else if (is("overflow")) {
         block[40] = 1;
-        free(block);
+        free(block); // site: overflow
     } else if (is("underflow")) {
         block[-1] = 1;
         free(block);
     } else if (is("late_write")) {
-        free(block);
+        free(block); // site: late_write
         block[20] = 1;
     } else if (is("retired_write")) {
         // Away from blocks that live on: memory goes back when all around it is freed.
         for (int i = 0; i < 100; i++)
             free(make(1000));
         block = make(40);
-        free(block);
+        free(block); // site: retired_write
         block[20] = 1;
         for (int i = 0; i < 40000; i++)
             free(make(1000));
     } else if (is("late_double")) {
-        free(block);
+        free(block); // site: late_double
         for (int i = 0; i < 40000; i++)
             free(make(1000));
-        free(block);
+        free(block); // site: late_double_again
     }
     char *blocks[1000];
     int wrong = 0;

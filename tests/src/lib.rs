@@ -10,6 +10,7 @@
 //!   raw           a peer that breaks the protocol on purpose
 //!   job           one program run, with a deadline
 //!   programs      victims from tests/programs, compiled once
+//!   setting       settings of the whole system, changed for a moment
 //!   places, temp  where the built files are; directories that go away
 //! ```
 //! # Invariants
@@ -24,6 +25,7 @@ pub mod metrics;
 pub mod places;
 pub mod programs;
 pub mod raw;
+pub mod setting;
 pub mod temp;
 pub mod trial;
 pub mod underrun;
@@ -33,6 +35,7 @@ use std::time::{Duration, Instant};
 
 pub use daemon::Daemon;
 pub use job::{Ended, Job, Outcome, Running};
+pub use setting::Setting;
 pub use temp::Temp;
 pub use trial::{Preload, Trial};
 pub use view::View;

@@ -2,9 +2,11 @@
 //! that nobody uses any more goes back.
 
 use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
 
 use pageshim_tests::programs::program;
-use pageshim_tests::{Ended, Job, Outcome, Temp, is_root, places};
+use pageshim_tests::{Ended, Job, Outcome, Setting, Temp, is_root, places};
 
 const MODES: [&str; 2] = ["exact", "off"];
 /// What the victim says when all it checked was so.
@@ -66,6 +68,33 @@ fn wild_sizes_and_alignments() {
 #[test]
 fn pointers_that_are_no_blocks() {
     survives(&[], "pointers", 30);
+}
+
+// Goal: a free where a block would begin, but none was ever handed out, is refused: in exact by whoever does
+// it, in off by any thread that does not own the page (its own is a limit, told in ARCHITECTURE.md).
+#[test]
+fn slots_never_handed_out() {
+    for (mode, what) in [
+        ("exact", "uncarved"),
+        ("count", "uncarved"),
+        ("exact", "uncarved_by_thread"),
+        ("off", "uncarved_by_thread"),
+    ] {
+        let outcome = confined(mode, &[], what);
+        assert!(
+            outcome.stdout.ends_with(ALL_WELL),
+            "{what}, {mode}: {outcome:#?}"
+        );
+        let lines = outcome
+            .stderr
+            .matches("pageshim: invalid free of 0x")
+            .count();
+        assert_eq!(
+            (lines, outcome.stderr.lines().count()),
+            (1, 1),
+            "{what}, {mode}: {outcome:#?}"
+        );
+    }
 }
 
 // Goal: a second free never gives a block two owners. Method: each kind of block, with free and used
@@ -132,22 +161,19 @@ fn no_huge_pages() {
     survives(&["thp=never"], "work", 0);
 }
 
-/// The system's overcommit setting, put back on drop.
-struct Overcommit(String);
-
 const OVERCOMMIT: &str = "/proc/sys/vm/overcommit_memory";
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
-impl Overcommit {
-    fn strict() -> Option<Self> {
-        let old = Self(fs::read_to_string(OVERCOMMIT).ok()?);
-        fs::write(OVERCOMMIT, "2").ok().map(|()| old)
-    }
-}
+/// One case at a time changes a setting of the whole system.
+static SYSTEM: Mutex<()> = Mutex::new(());
 
-impl Drop for Overcommit {
-    fn drop(&mut self) {
-        let _ = fs::write(OVERCOMMIT, &self.0);
+/// True when whoever runs the tests allows to change `path` by setting `variable`.
+fn may_change(path: &str, variable: &str) -> bool {
+    let may = std::env::var_os(variable).is_some();
+    if !may {
+        println!("skip: {variable}=1 allows to change {path} for a moment");
     }
+    may
 }
 
 /// True when less than half of what strict accounting allows is in use.
@@ -163,20 +189,67 @@ fn has_room() -> bool {
 }
 
 // Goal: strict accounting sees only what is used, not the reserve. Method: overcommit_memory=2, which
-// is the whole system's, so only when asked for, with room for everybody else, and put back.
+// is the whole system's, so only when asked for, with room for everybody else, and put back; ordinary
+// work, limits beside it, and every other heap.
 #[test]
 fn strict_overcommit() {
-    if std::env::var_os("PAGESHIM_TESTS_OVERCOMMIT").is_none() {
-        println!("skip: PAGESHIM_TESTS_OVERCOMMIT=1 allows to change {OVERCOMMIT} for a moment");
+    if !may_change(OVERCOMMIT, "PAGESHIM_TESTS_OVERCOMMIT") {
         return;
     }
-    let setting = has_room().then(Overcommit::strict).flatten();
-    if setting.is_none() {
+    let _one = SYSTEM.lock();
+    let room = has_room().then(|| Setting::change(Path::new(OVERCOMMIT), "2"));
+    let Some(_strict) = room.flatten() else {
         println!("skip: {OVERCOMMIT} cannot be set, or too much memory is promised already");
         return;
-    }
+    };
     survives(&[], "work", 0);
-    drop(setting);
+    survives(&["as=0x10000000"], "exhaust", 0);
+    for heap in ["page", "arena", "fixed:1GiB", "debug"] {
+        let outcome = under_heap(heap);
+        assert_eq!(outcome.ended, Ended::Code(0), "{heap}: {outcome:#?}");
+        assert_eq!(
+            (outcome.stdout.as_str(), outcome.stderr.as_str()),
+            (ALL_WELL, ""),
+            "{heap}"
+        );
+    }
+}
+
+/// `faults work` on another heap.
+fn under_heap(heap: &str) -> Outcome {
+    let temp = Temp::new();
+    let job = Job::new(program("faults.c")).arg("work");
+    let job = job
+        .env("LD_PRELOAD", places::shim())
+        .env("PAGESHIM_HEAP", heap);
+    job.env("PAGESHIM_SOCKET", temp.join("nobody")).run()
+}
+
+// Goal: huge pages everywhere or nowhere change no answer, and freed memory comes back all the same.
+// Method: the system's own switch, only when asked for, and put back.
+#[test]
+fn huge_pages_of_the_system() {
+    if !may_change(HUGE_PAGES, "PAGESHIM_TESTS_HUGE_PAGES") {
+        return;
+    }
+    let _one = SYSTEM.lock();
+    for value in ["always", "never"] {
+        let Some(_changed) = Setting::change(Path::new(HUGE_PAGES), value) else {
+            println!("skip: {HUGE_PAGES} cannot be set to {value}");
+            return;
+        };
+        survives(&[], "work", 0);
+        survives(&["as=0x10000000"], "exhaust", 1);
+        for mode in MODES {
+            for what in ["trim", "light"] {
+                let kib = idle(mode, what);
+                assert!(
+                    kib < 64 << 10,
+                    "{value}, {what}, {mode}: {kib} KiB are still here"
+                );
+            }
+        }
+    }
 }
 
 /// RSS in KiB of `idle WHAT` at its end.

@@ -66,7 +66,7 @@ fn sources(dir: &str) -> Vec<(PathBuf, String)> {
 /// The code of a source: no comments, no texts on one line, nothing after its test module begins.
 fn code(text: &str) -> String {
     let before_tests = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text);
-    let before_tests = before_tests.replace("#[cfg(test)]\nextern crate std;", "");
+    let before_tests = before_tests.replace("#[cfg(any(test, fuzzing))]\nextern crate std;", "");
     let strip = |line: &str| {
         let unquoted = line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
         unquoted.split("//").next().unwrap_or("").to_owned()

@@ -6,9 +6,6 @@ use crate::books::report::{Leak, MisuseReport, Process, Report};
 use crate::web::units;
 use crate::web::words::{self, clean};
 
-/// Frames shown of a call that misused the heap.
-const MISUSE_FRAMES: usize = 8;
-
 /// Processes, then sites.
 pub(crate) fn report(report: &Report) -> String {
     let mut out = String::new();
@@ -62,7 +59,7 @@ fn process_block(out: &mut String, process: &Process) {
 fn misuse_block(out: &mut String, report: &MisuseReport) {
     let _ = writeln!(out, "  misuse: {}", clean(&words::misuse(report)));
     for (what, stack) in words::misuse_stacks(report) {
-        for (i, frame) in stack.iter().take(MISUSE_FRAMES).enumerate() {
+        for (i, frame) in stack.iter().enumerate() {
             let label = if i == 0 { what } else { "" };
             let place = words::full_place(frame);
             let _ = writeln!(
@@ -120,12 +117,13 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
 /// `; last called from drop_node  zoo.c:77`, when that is known.
 fn last_misuse(process: &Process) -> String {
     let last = process.misuse_reports.last();
-    let Some(frame) = last.and_then(|report| report.call.first()) else {
+    let Some((report, frame)) = last.and_then(|report| Some((report, report.call.first()?))) else {
         return String::new();
     };
     let place = words::place(frame).unwrap_or_else(|| frame.module.clone());
     format!(
-        "; last called from {}  {}",
+        "; last {} {}  {}",
+        words::misuse_call(report),
         clean(&frame.function),
         clean(&place)
     )

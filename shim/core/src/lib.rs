@@ -5,7 +5,7 @@
 //! parent layer a value was given.
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 extern crate std;
 
 pub mod heap;

@@ -26,6 +26,7 @@
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
+use super::bump::Stretch;
 use super::layer::{
     Align, Caller, Held, Layer, Mutex, Number, Shape, Shared, Single, Threading, Usage,
 };
@@ -50,12 +51,6 @@ impl<N: Number> Node<N> {
 
     fn room(&self) -> usize {
         self.bytes.get() - HEADER
-    }
-
-    /// The offset after a block of `shape`, and the block's own.
-    fn place(&self, end: usize, shape: Shape) -> Option<(usize, usize)> {
-        let at = shape.align.up(self.start().checked_add(end)?)? - self.start();
-        Some((at, at.checked_add(shape.requested)?))
     }
 }
 
@@ -179,20 +174,20 @@ impl<P: Layer, T: Threading> Arena<P, T> {
         usage
     }
 
-    /// Room for `shape` at the end of `node`.
-    fn bump(&self, node: &Node<T::Number>, shape: Shape) -> Option<NonNull<u8>> {
-        loop {
-            let end = node.end.get();
-            let (at, next) = node.place(end, shape)?;
-            if next > node.room() {
-                return None;
-            }
-            if node.end.swap_if(end, next) {
-                self.requested.add(shape.requested);
-                self.retained.add(at - end);
-                return NonNull::new(ptr::with_exposed_provenance_mut(node.start() + at));
-            }
+    fn stretch<'a>(&'a self, node: &'a Node<T::Number>) -> Stretch<'a, T::Number> {
+        Stretch {
+            start: node.start(),
+            bytes: node.room(),
+            end: &node.end,
+            requested: &self.requested,
+            retained: &self.retained,
         }
+    }
+
+    /// The only stretch whose end moves.
+    fn current(&self) -> Option<Stretch<'_, T::Number>> {
+        let node = self.node(self.current.get())?;
+        Some(self.stretch(node))
     }
 
     /// More room: the current node enlarged by the parent, or a new node.
@@ -204,7 +199,7 @@ impl<P: Layer, T: Threading> Arena<P, T> {
         let (mut before, mut target) = (0, 0);
         let node = self.node(seen);
         if let Some(node) = node {
-            let (_, next) = node.place(node.end.get(), shape)?;
+            let (_, next) = self.stretch(node).place(node.end.get(), shape)?;
             before = node.bytes.get();
             target = next.checked_add(HEADER)?;
             let more = before.saturating_add(before / 2).max(target);
@@ -334,48 +329,22 @@ unsafe impl<P: Layer, T: Threading> Layer for Arena<P, T> {
         loop {
             let seen = self.current.get();
             if let Some(node) = self.node(seen)
-                && let Some(block) = self.bump(node, shape)
+                && let Some(at) = self.stretch(node).take(shape)
             {
-                return Some(block);
+                return NonNull::new(ptr::with_exposed_provenance_mut(node.start() + at));
             }
             self.grow(seen, shape, caller)?;
         }
     }
 
     unsafe fn resize(&self, block: NonNull<u8>, shape: Shape, to: usize, _: Caller) -> bool {
-        if let Some(node) = self.node(self.current.get()) {
-            let at = block.addr().get().wrapping_sub(node.start());
-            let end = at.wrapping_add(shape.requested);
-            if node.end.get() == end && at < end {
-                let Some(next) = at.checked_add(to) else {
-                    return false;
-                };
-                if next > node.room() {
-                    return false;
-                }
-                if node.end.swap_if(end, next) {
-                    self.requested.add(to.wrapping_sub(shape.requested));
-                    return true;
-                }
-            }
-        }
-        if to > shape.requested {
-            return false;
-        }
-        self.requested.sub(shape.requested - to);
-        self.retained.add(shape.requested - to);
-        true
+        let current = self.current();
+        current.is_some_and(|stretch| stretch.resize(block.addr().get(), shape, to))
     }
 
     unsafe fn free(&self, block: NonNull<u8>, shape: Shape, _: Caller) {
-        self.requested.sub(shape.requested);
-        if let Some(node) = self.node(self.current.get()) {
-            let at = block.addr().get().wrapping_sub(node.start());
-            let end = at.wrapping_add(shape.requested);
-            if at < end && node.end.get() == end && node.end.swap_if(end, at) {
-                return;
-            }
+        if let Some(stretch) = self.current() {
+            stretch.give(block.addr().get(), shape);
         }
-        self.retained.add(shape.requested);
     }
 }

@@ -12,6 +12,7 @@
 
 use core::ptr::NonNull;
 
+use super::choices::{Choices, Random};
 use super::layer::{Align, Caller, Front, Layer, Shape};
 
 /// Bytes a layer should have to run [`run`].
@@ -262,36 +263,6 @@ pub fn refusals<L: Layer>(layer: &L) {
     unsafe { front.free(block, shape) };
 }
 
-/// A small random number generator, so that runs repeat.
-#[derive(Clone, Copy, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// Starts from a seed; 0 is as good as any.
-    pub const fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap_or(0) % limit
-    }
-
-    /// A shape as programs ask for: mostly small, now and then large or aligned.
-    pub fn shape(&mut self) -> Shape {
-        let requested = match self.below(20) {
-            0 => 1 + self.below(60_000),
-            1..5 => 1 + self.below(4_000),
-            _ => 1 + self.below(200),
-        };
-        let log2 = if self.below(10) == 0 { 12 } else { 4 };
-        Shape::new(requested, align(1 << self.below(log2)))
-    }
-}
-
 /// Random allocations, frees and reallocations against patterns in every block.
 pub fn random<L: Layer>(layer: &L, seed: u64, steps: usize) {
     random_with(layer, seed, steps, |_| ());
@@ -299,21 +270,33 @@ pub fn random<L: Layer>(layer: &L, seed: u64, steps: usize) {
 
 /// [`random`], with a look at the layer after every step, given the requested
 /// bytes that are live.
-pub fn random_with<L: Layer>(layer: &L, seed: u64, steps: usize, mut after: impl FnMut(usize)) {
+pub fn random_with<L: Layer>(layer: &L, seed: u64, steps: usize, after: impl FnMut(usize)) {
+    driven(layer, &mut Random::new(seed), steps, after);
+}
+
+/// The same by anybody's choices, at most `steps` of them.
+pub fn driven<L: Layer>(
+    layer: &L,
+    choices: &mut impl Choices,
+    steps: usize,
+    mut after: impl FnMut(usize),
+) {
     const HELD: usize = 64;
     let front = Front(layer);
-    let mut random = Random::new(seed);
     let mut held: [Option<(NonNull<u8>, Shape)>; HELD] = [None; HELD];
     let mut live = 0;
     for _ in 0..steps {
-        let number = random.below(HELD);
-        let wish = random.shape();
+        if choices.are_over() {
+            break;
+        }
+        let number = choices.below(HELD);
+        let wish = choices.shape();
         held[number] = match held[number] {
             None => front.allocate(wish).map(|block| (block, wish)),
             Some((block, shape)) => {
                 intact(block, shape.requested, number);
                 live -= shape.requested;
-                change(&front, block, shape, wish.requested, &mut random)
+                change(&front, block, shape, wish.requested, choices)
             }
         };
         if let Some((block, shape)) = held[number] {
@@ -340,9 +323,9 @@ fn change<L: Layer>(
     block: NonNull<u8>,
     shape: Shape,
     to: usize,
-    random: &mut Random,
+    choices: &mut impl Choices,
 ) -> Option<(NonNull<u8>, Shape)> {
-    match random.below(4) {
+    match choices.below(4) {
         0 => {
             // SAFETY: live with this shape.
             let done = unsafe { front.0.resize(block, shape, to, Caller::here()) };

@@ -1,12 +1,9 @@
 //! A bump over a buffer it is handed: no parent, no system call, a hard limit.
 //!
 //! # Design
-//! ```text
-//! | block | gap | block | block |          tail          |
-//! start                         end                      bytes
-//! ```
-//! `end` moves up with each block and back when the last one is freed or
-//! shrunk; any other free only leaves a gap. [`Fixed::reset`] takes all back.
+//! One stretch of `bump`: the end moves up with each block and back when the last
+//! one is freed or shrunk; any other free only leaves a gap. [`Fixed::reset`]
+//! takes all back.
 //!
 //! # Invariants
 //! F1. `requested + retained = end`: live bytes, and bytes behind `end` that
@@ -26,6 +23,7 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicUsize;
 
+use super::bump::Stretch;
 use super::layer::{Caller, Layer, Number, Shape, Usage};
 
 /// See the module's text.
@@ -108,6 +106,16 @@ impl<'a, N: Number> Fixed<'a, N> {
         block.addr().get() - self.start.addr().get()
     }
 
+    fn stretch(&self) -> Stretch<'_, N> {
+        Stretch {
+            start: self.start.addr().get(),
+            bytes: self.bytes,
+            end: &self.end,
+            requested: &self.requested,
+            retained: &self.retained,
+        }
+    }
+
     /// Where the buffer's bytes are.
     pub fn usage(&self) -> Usage {
         Usage {
@@ -123,52 +131,16 @@ impl<'a, N: Number> Fixed<'a, N> {
 // SAFETY: `end` only moves past free bytes, one caller at a time (compare-and-swap).
 unsafe impl<N: Number> Layer for Fixed<'_, N> {
     fn allocate(&self, shape: Shape, _: Caller) -> Option<NonNull<u8>> {
-        let start = self.start.addr().get();
-        loop {
-            let end = self.end.get();
-            let at = shape.align.up(start.checked_add(end)?)? - start;
-            let next = at.checked_add(shape.requested)?;
-            if next > self.bytes {
-                return None;
-            }
-            if self.end.swap_if(end, next) {
-                self.requested.add(shape.requested);
-                self.retained.add(at - end);
-                // SAFETY: `at < next <= bytes`, checked above.
-                return Some(unsafe { self.start.add(at) });
-            }
-        }
+        let at = self.stretch().take(shape)?;
+        // SAFETY: the block lies within the buffer.
+        Some(unsafe { self.start.add(at) })
     }
 
     unsafe fn resize(&self, block: NonNull<u8>, shape: Shape, to: usize, _: Caller) -> bool {
-        let at = self.offset(block);
-        let end = at + shape.requested;
-        let Some(next) = at.checked_add(to) else {
-            return false;
-        };
-        if self.end.get() == end {
-            if next > self.bytes {
-                return false;
-            }
-            if self.end.swap_if(end, next) {
-                self.requested.add(to.wrapping_sub(shape.requested));
-                return true;
-            }
-        }
-        if to > shape.requested {
-            return false;
-        }
-        self.requested.sub(shape.requested - to);
-        self.retained.add(shape.requested - to);
-        true
+        self.stretch().resize(block.addr().get(), shape, to)
     }
 
     unsafe fn free(&self, block: NonNull<u8>, shape: Shape, _: Caller) {
-        let at = self.offset(block);
-        let end = at + shape.requested;
-        self.requested.sub(shape.requested);
-        if self.end.get() != end || !self.end.swap_if(end, at) {
-            self.retained.add(shape.requested);
-        }
+        self.stretch().give(block.addr().get(), shape);
     }
 }

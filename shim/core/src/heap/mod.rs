@@ -16,6 +16,8 @@
 
 pub mod accounts;
 pub mod arena;
+mod bump;
+pub mod choices;
 pub mod conformance;
 pub mod debug;
 pub mod failing;

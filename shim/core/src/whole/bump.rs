@@ -295,6 +295,23 @@ impl Bump {
         }
     }
 
+    /// Gives all addresses back.
+    ///
+    /// # Safety
+    /// Neither a block nor the heap is used any more.
+    #[cfg(fuzzing)]
+    pub unsafe fn unmap(&self) {
+        let (base, limit) = self.range();
+        let span = limit.next_multiple_of(OS_PAGE_BYTES);
+        let bits = (span / WORD_REACH * 8 + 8).next_multiple_of(OS_PAGE_BYTES);
+        // SAFETY: the caller's duty.
+        unsafe {
+            self.pages.release(base, span);
+            self.pages
+                .release(self.starts.load(Ordering::Relaxed), bits);
+        }
+    }
+
     /// Takes the lock for the time of a fork.
     pub fn hold(&self) {
         self.inner.hold();

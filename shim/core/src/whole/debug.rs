@@ -467,6 +467,19 @@ impl Debug {
         }
     }
 
+    /// Gives all addresses back.
+    ///
+    /// # Safety
+    /// Neither a block nor the heap is used any more.
+    #[cfg(fuzzing)]
+    pub unsafe fn unmap(&self) {
+        let (base, span) = self.range();
+        let counters = (span / REGION * 4).next_multiple_of(TABLE_STEP);
+        let end = self.counters.load(Ordering::Relaxed) + counters;
+        // SAFETY: the caller's duty.
+        unsafe { self.pages.release(base, end - base) };
+    }
+
     /// Takes the lock for the time of a fork.
     pub fn hold(&self) {
         self.inner.hold();

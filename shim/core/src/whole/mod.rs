@@ -12,6 +12,8 @@
 mod bump;
 mod debug;
 mod pages;
+#[cfg(test)]
+mod tests;
 
 pub use bump::Bump;
 pub use debug::{Debug, Family, Past, Stale};

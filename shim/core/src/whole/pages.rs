@@ -91,10 +91,15 @@ impl PageHeap {
         }
     }
 
+    /// The table's own reserve: whole steps, as it is committed.
+    fn table_bytes(span: usize) -> usize {
+        (span / OS_PAGE_BYTES * size_of::<Entry>()).next_multiple_of(TABLE_STEP)
+    }
+
     /// Reserves `span` bytes of addresses; blocks will be at most `mappings_max`
     /// mappings. Once.
     pub fn reserve(&self, span: usize, mappings_max: usize) -> bool {
-        let table = span / OS_PAGE_BYTES * size_of::<Entry>();
+        let table = Self::table_bytes(span);
         let Some(base) = self.pages.reserve(span) else {
             return false;
         };
@@ -431,6 +436,22 @@ impl PageHeap {
                 visit(&block);
             }
             page += self.entry(page).pages.load(Ordering::Relaxed).max(1);
+        }
+    }
+
+    /// Gives all addresses back.
+    ///
+    /// # Safety
+    /// Neither a block nor the heap is used any more.
+    #[cfg(fuzzing)]
+    pub unsafe fn unmap(&self) {
+        let (base, span) = self.range();
+        let table = Self::table_bytes(span);
+        // SAFETY: the caller's duty.
+        unsafe {
+            self.pages.release(base, span);
+            self.pages
+                .release(self.table.load(Ordering::Relaxed), table);
         }
     }
 

@@ -2,73 +2,41 @@
 //! allocation once.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 
 use pageshim_core::heap::arena::{Arena, SharedArena};
 use pageshim_core::heap::conformance;
 use pageshim_core::heap::debug::{Config, DebugLayer};
 use pageshim_core::heap::failing::{Failing, Flaw, OutOfMemory, check_all_allocation_failures};
 use pageshim_core::heap::first::First;
-use pageshim_core::heap::fixed::{Fixed, SharedFixed};
-use pageshim_core::heap::layer::{Front, Layer, Locked, NoMutex, Shape, SpinMutex};
+use pageshim_core::heap::fixed::Fixed;
+use pageshim_core::heap::layer::{Front, GpaLayer, Layer, NoMutex, Shape, Usage};
+use pageshim_core::heap::page::{PageLayer, Pages};
 use pageshim_core::heap::pool::Pool;
-use pageshim_core::heap::smp::Smp;
 use pageshim_core::heap::stats::Stats;
 
-use crate::support::{HERE, Memory, buffer, calls, free, gpa, pages, shape, take};
+use crate::adapters::{Whole, WholeHeap};
+use crate::every::{self, Supply, Work};
+use crate::support::{HERE, Memory, accounts, buffer, calls, free, gpa, pages, shape, take};
 
-/// Runs `work` on a fresh one of every layer, by the layer's name.
-struct Every<W>(W);
+/// The layers of a test live as long as its process.
+struct Leaking;
 
-trait Work {
-    fn on<L: Layer>(&self, name: &str, layer: &L);
-}
-
-impl<W: Work> Every<W> {
-    fn run(&self) {
-        let sink = Memory::leaked();
-        let config = Config::new(sink);
-        let keeping = Config {
-            never_unmap: true,
-            retain_metadata: true,
-            resize_traces: true,
-            canary: 0x1111_2222_3333_4444,
-            ..config
-        };
-        let dirty = Config {
-            parent_zeroes: false,
-            bucket_bytes: 8192,
-            ..config
-        };
-        let room = conformance::NEEDED_BYTES;
-        self.0.on("page", &pages());
-        self.0.on("gpa", &gpa());
-        self.0.on("locked gpa", &<Locked<_>>::new(gpa()));
-        self.0.on("smp", &Smp::<_, 4>::new(pages()));
-        self.0.on("fixed", &<Fixed<'_>>::new(buffer(room)));
-        self.0.on("shared fixed", &SharedFixed::new(buffer(room)));
-        self.0.on("arena over page", &<Arena<_>>::new(pages()));
-        self.0.on("shared arena", &SharedArena::new(pages()));
-        let inner = Fixed::<Cell<usize>>::new(buffer(4 * room));
-        self.0.on("arena over fixed", &<Arena<_>>::new(inner));
-        self.0.on("arena over gpa", &<Arena<_>>::new(gpa()));
-        self.0.on(
-            "debug",
-            &<DebugLayer<'_, _, SpinMutex, 8>>::new(pages(), config),
-        );
-        self.0.on(
-            "debug keeping all",
-            &<DebugLayer<'_, _, NoMutex, 0>>::new(pages(), keeping),
-        );
-        self.0.on(
-            "debug over gpa",
-            &<DebugLayer<'_, _, SpinMutex, 2>>::new(gpa(), dirty),
-        );
-        let small = Fixed::<Cell<usize>>::new(buffer(5_000));
-        self.0.on("first", &First::new(small, pages()));
-        self.0.on("stats", &Stats::new(gpa()));
-        self.0
-            .on("failing, never", &Failing::new(pages(), usize::MAX));
-        assert_eq!(sink.findings(), [], "the suite misuses nothing");
+impl Supply for Leaking {
+    fn pages(&self) -> PageLayer {
+        pages()
+    }
+    fn gpa(&self) -> GpaLayer {
+        gpa()
+    }
+    fn buffer(&self, bytes: usize) -> &'static mut [MaybeUninit<u8>] {
+        buffer(bytes)
+    }
+    fn whole<H: WholeHeap>(&self, make: fn(Pages) -> H) -> Whole<H> {
+        let accounts = accounts();
+        let heap: &'static H = Box::leak(Box::new(make(Pages::new(accounts))));
+        assert!(heap.open(1 << 30), "address space for a test");
+        Whole { heap, accounts }
     }
 }
 
@@ -79,12 +47,12 @@ macro_rules! on_every_layer {
         fn $test() {
             struct Part;
             impl Work for Part {
-                fn on<L: Layer>(&self, name: &str, layer: &L) {
+                fn on<L: Layer>(&self, name: &str, layer: &L, _: &dyn Fn() -> Usage) {
                     println!("{name}");
                     $function(layer);
                 }
             }
-            Every(Part).run();
+            every::on_all(&Leaking, &Part);
         }
     };
 }

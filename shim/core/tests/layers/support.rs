@@ -181,3 +181,16 @@ impl Sink for Memory {
         self.keep(report, true);
     }
 }
+
+/// Runs each input that was kept for a fuzz target.
+pub(crate) fn each_seed(target: &str, run: impl Fn(&[u8])) {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/seeds/");
+    let mut count = 0;
+    for file in fs::read_dir(format!("{seeds}{target}")).expect("seeds") {
+        let path = file.expect("a seed").path();
+        println!("{}", path.display());
+        run(&fs::read(path).expect("a seed"));
+        count += 1;
+    }
+    assert!(count > 10, "seeds are there");
+}

@@ -182,7 +182,7 @@ impl Heap {
     }
 
     /// A class's first and last page in the queue, and the first full one.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn lists(&self, class: usize) -> (*const Page, *const Page, *const Page) {
         let bin = &self.bins[class];
         let first = page_at(bin.last.get()).map_or(ptr::null(), |_| bin.first.get());
@@ -789,6 +789,15 @@ pub fn all_heaps() -> impl Iterator<Item = &'static Heap> {
     core::iter::successors(first, move |last| {
         heap(last.next_heap.load(Ordering::Relaxed))
     })
+}
+
+/// Empties the list of all heaps, whose memory may then go.
+///
+/// # Safety
+/// No heap of this process is used any more.
+#[cfg(fuzzing)]
+pub(super) unsafe fn forget_all_heaps() {
+    HEAPS.store(0, Ordering::Relaxed);
 }
 
 const _: () = assert!(CLASSES <= pageshim_wire::process::CLASSES_MAX);

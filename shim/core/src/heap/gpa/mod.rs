@@ -16,6 +16,9 @@
 
 mod areas;
 pub mod classes;
+#[cfg(any(test, fuzzing))]
+#[path = "tests/driver.rs"]
+pub mod driver;
 mod heap;
 mod page;
 mod runs;

@@ -75,6 +75,8 @@ pub struct Space {
     records: AtomicUsize,
     pages: Pages,
     inner: Lock<Inner>,
+    #[cfg(fuzzing)]
+    mapping: (AtomicUsize, AtomicUsize),
 }
 
 impl Inner {
@@ -137,6 +139,8 @@ impl Space {
                 settled: Runs::new(),
                 waiting_slices: 0,
             }),
+            #[cfg(fuzzing)]
+            mapping: (AtomicUsize::new(0), AtomicUsize::new(0)),
         }
     }
 
@@ -153,6 +157,12 @@ impl Space {
         let Some(at) = self.pages.reserve(align + structs + records + span) else {
             return false;
         };
+        #[cfg(fuzzing)]
+        {
+            self.mapping.0.store(at, Ordering::Relaxed);
+            let bytes = align + structs + records + span;
+            self.mapping.1.store(bytes, Ordering::Relaxed);
+        }
         let base = (at + structs + records).next_multiple_of(align);
         self.structs
             .store(base - records - structs, Ordering::Relaxed);
@@ -677,6 +687,20 @@ impl Spaces {
     /// Returns free memory to the kernel, see [`Space::purge`].
     pub fn purge(&self, before_ms: u64) -> usize {
         self.iter().map(|space| space.purge(before_ms)).sum()
+    }
+
+    /// Gives all addresses back.
+    ///
+    /// # Safety
+    /// No block, page or space is used any more.
+    #[cfg(fuzzing)]
+    pub unsafe fn unmap(&self) {
+        for space in self.iter() {
+            let (at, bytes) = (&space.mapping.0, &space.mapping.1);
+            let bytes = bytes.load(Ordering::Relaxed);
+            // SAFETY: the caller's duty.
+            unsafe { space.pages.release(at.load(Ordering::Relaxed), bytes) };
+        }
     }
 
     /// Takes all locks for the time of a fork.

@@ -31,17 +31,9 @@ fn world(span: usize) -> World {
 
 impl World {
     fn heap(&self) -> &'static Heap {
-        self.heap_that(false)
-    }
-
-    fn recording_heap(&self) -> &'static Heap {
-        self.heap_that(true)
-    }
-
-    fn heap_that(&self, records: bool) -> &'static Heap {
         let place = Box::leak(Box::new(core::mem::MaybeUninit::<Heap>::uninit()));
         // SAFETY: leaked memory of the right size and alignment.
-        unsafe { Heap::place(place.as_mut_ptr(), self.spaces, self.accounts, records) }
+        unsafe { Heap::place(place.as_mut_ptr(), self.spaces, self.accounts, false) }
     }
 
     // Committed = what classes hold + what no class holds; each part is never negative.

@@ -61,6 +61,27 @@ impl GpaLayer {
         }
     }
 
+    /// The heap behind it.
+    #[cfg(fuzzing)]
+    pub const fn heap(&self) -> &'static Heap {
+        self.heap
+    }
+
+    /// Gives a layer's heap and all addresses of its spaces back.
+    ///
+    /// # Safety
+    /// No block and no other heap of these spaces is used any more.
+    #[cfg(fuzzing)]
+    pub unsafe fn unmap(heap: &'static Heap, pages: Pages) {
+        let spaces = heap.spaces();
+        let bytes = size_of::<Heap>().next_multiple_of(crate::OS_PAGE_BYTES);
+        // SAFETY: the caller's duty.
+        unsafe {
+            spaces.unmap();
+            pages.release(ptr::from_ref(heap).addr(), bytes);
+        }
+    }
+
     /// Gives back what serves no block; answers bytes returned to the kernel.
     pub fn trim(&self) -> usize {
         self.heap.trim()
