@@ -1,5 +1,6 @@
 //! pageshim: the daemon and the command line.
 
+mod bill;
 mod books;
 mod capture;
 mod cli;

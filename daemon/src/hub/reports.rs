@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::leads::{Seen, misuse, resolve, resolve_mixed};
 use super::record::Record;
-use super::{Inner, registry};
+use super::{Inner, bills, registry};
+use crate::bill::report::Waste;
 use crate::books::filter::Filter;
 use crate::books::leaks::Lead;
 use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
@@ -20,6 +21,8 @@ const CHUNK: usize = 200;
 /// Sites of a process that a scrape looks at: twice what it shows, so that
 /// processes of one name can be merged.
 const TOP: usize = 2 * metrics::TOP_SITES;
+/// Most processes that are billed at one request, running ones first.
+const BILLS: usize = 16;
 /// Sites kept in a capture for their total bytes.
 const LARGEST: usize = 1000;
 
@@ -70,6 +73,19 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         schema_version: SCHEMA_VERSION,
         processes: processes(&mut session, &seen),
         leaks,
+    }
+}
+
+/// Bills of the processes `filter` takes.
+pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
+    let mut session = inner.symbols.session();
+    let mut wanted = records(inner);
+    wanted.retain(|record| filter.takes_process(&record.look().process));
+    wanted.sort_by_key(|record| record.end().is_some());
+    let entry = |record: &Arc<Record>| bills::entry(&mut session, record);
+    Waste {
+        schema_version: SCHEMA_VERSION,
+        processes: wanted.iter().take(BILLS).map(entry).collect(),
     }
 }
 

@@ -6,6 +6,8 @@
 //! memory    /proc/PID/mem, read only
 //! pagemap   which OS pages are in RAM
 //! snapshot  the heap's runs, from its page structs
+//! smaps     what else is in RAM
+//! survey    all of it into a bill (`crate::bill`)
 //! ```
 //! The process is not stopped: what is read may be torn or already stale. Every
 //! value is checked before it is used as an address or a length, and a struct that
@@ -14,4 +16,6 @@
 
 pub mod memory;
 pub mod pagemap;
+pub mod smaps;
 pub mod snapshot;
+pub mod survey;

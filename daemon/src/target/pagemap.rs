@@ -58,7 +58,8 @@ pub struct Resident {
 }
 
 impl Resident {
-    /// Of pages from address `start`, one flag each (for tests and captures).
+    /// Of pages from address `start`, one flag each.
+    #[cfg(test)]
     pub fn of(start: u64, page_bytes: u64, flags: &[bool]) -> Self {
         let first = start / page_bytes;
         let mut found = Self {

@@ -67,6 +67,7 @@ pub struct Run {
 }
 
 /// All runs in order of address.
+#[allow(dead_code, reason = "a list is for pictures of the heap; bills walk")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The runs; they cover the committed slices without a gap.
@@ -75,13 +76,34 @@ pub struct Snapshot {
     pub torn: u64,
 }
 
+#[allow(dead_code, reason = "as the list")]
 /// Reads all runs. Slice 0 is never handed out and is left out.
 pub fn take(memory: &impl Peek, place: &Place) -> Snapshot {
     let mut found = Snapshot::default();
+    let walked = walk(memory, place, |run| {
+        found.push(run);
+        true
+    });
+    found.torn = walked.torn;
+    found
+}
+
+/// How a walk went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// Structs that made no sense; their slices were given as untouched.
+    pub torn: u64,
+    /// Where it stopped: the end of the committed slices unless a struct could not be read.
+    pub end: u64,
+}
+
+/// Gives each run to `each`, in order of address and without keeping them, until
+/// that says stop.
+pub fn walk(memory: &impl Peek, place: &Place, mut each: impl FnMut(Run) -> bool) -> Walked {
     let slices = place.committed.min(place.reserved) >> SLICE_SHIFT;
     let mut piece = Vec::new();
     let mut loaded = 0..0;
-    let mut slice = 1;
+    let (mut slice, mut torn) = (1, 0);
     while slice < slices && place.structs != 0 {
         if !loaded.contains(&slice) {
             let count = PIECE.min(slices - slice);
@@ -92,16 +114,48 @@ pub fn take(memory: &impl Peek, place: &Place) -> Snapshot {
             loaded = slice..slice + count;
         }
         let at = ((slice - loaded.start) as usize) * page::BYTES;
-        let view = Struct(&piece[at..at + page::BYTES]);
-        let run = view.run(place, slice, slices);
-        found.torn += u64::from(run.is_none());
+        let run = Struct(&piece[at..at + page::BYTES]).run(place, slice, slices);
+        torn += u64::from(run.is_none());
         let run = run.unwrap_or(untouched(place, slice));
         slice += run.bytes >> SLICE_SHIFT;
-        found.push(run);
+        if !each(run) {
+            break;
+        }
     }
-    found
+    let end = place.base + (slice.min(slices) << SLICE_SHIFT);
+    Walked { torn, end }
 }
 
+/// Reads the struct of one run anew; `None` when it makes no sense now.
+pub fn again(memory: &impl Peek, place: &Place, run: &Run) -> Option<Run> {
+    let slices = place.committed.min(place.reserved) >> SLICE_SHIFT;
+    let slice = run.start.checked_sub(place.base)? >> SLICE_SHIFT;
+    let mut bytes = [0; page::BYTES];
+    let read = memory.peek(place.structs + slice * page::BYTES as u64, &mut bytes);
+    (read && slice < slices)
+        .then(|| Struct(&bytes).run(place, slice, slices))
+        .flatten()
+}
+
+impl Run {
+    /// True when both describe the same slots; how many of them are in use may differ.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let place = |run: &Self| (run.start, run.bytes, run.class, run.records);
+        let shape = |run: &Self| match run.used {
+            Use::Slots {
+                bytes,
+                room,
+                carved,
+                ..
+            } => Some((bytes, room, carved)),
+            Use::Single { usable, .. } => Some((0, 0, (usable >> 4) as u32)),
+            Use::Free | Use::Untouched => None,
+        };
+        place(self) == place(other) && shape(self) == shape(other)
+    }
+}
+
+#[allow(dead_code, reason = "as the list")]
 impl Snapshot {
     fn push(&mut self, run: Run) {
         match self.runs.last_mut() {
