@@ -35,6 +35,10 @@ const REST_TIMES: u32 = 20;
 const SITES: usize = 100;
 /// Pinners listed.
 const PINNERS: usize = 20;
+/// Pinners listed where a bill is not the subject.
+const PINNERS_BRIEF: usize = 5;
+/// How long a bill's word on a site is passed on.
+const PINNED_FOR: Duration = Duration::from_secs(60);
 /// Sites listed of a process that ended.
 const SITES_ENDED: usize = 20;
 /// How long a process may take to let us in.
@@ -45,8 +49,9 @@ const CONSENT: Duration = Duration::from_millis(400);
 pub struct Kept {
     /// As reported, but for its age.
     pub bill: Bill,
-    /// Bytes that return when a site's blocks are freed; sites with none left out.
-    pub pinned: HashMap<u32, u64>,
+    /// Bytes that return when a site's blocks are freed, sites with none left out;
+    /// of an ended process nothing.
+    pinned: Option<HashMap<u32, u64>>,
     /// CLOCK_MONOTONIC, ns.
     at_ns: u64,
     took: Duration,
@@ -68,10 +73,26 @@ impl Kept {
         bill.sites.truncate(SITES_ENDED);
         Self {
             bill,
-            pinned: HashMap::new(),
+            pinned: None,
             at_ns: self.at_ns,
             took: self.took,
         }
+    }
+
+    /// What reports carry: no sites, the first pinners.
+    pub fn brief(&self, now_ns: u64) -> Bill {
+        let mut bill = self.aged(now_ns);
+        bill.sites.clear();
+        bill.pinners.truncate(PINNERS_BRIEF);
+        bill
+    }
+
+    /// What returns when a site's blocks are freed; `None` when that is not of now.
+    pub fn pinned(&self, site: u32) -> Option<u64> {
+        let age_ns = now_ns().saturating_sub(self.at_ns);
+        let pinned = self.pinned.as_ref();
+        let pinned = pinned.filter(|_| u128::from(age_ns) < PINNED_FOR.as_nanos())?;
+        Some(pinned.get(&site).copied().unwrap_or(0))
     }
 
     fn is_recent(&self) -> bool {
@@ -186,12 +207,14 @@ fn keep(session: &mut Session<'_>, record: &Arc<Record>, survey: Survey) -> Kept
     let pinned = |(site, cost): (&u32, &Cost)| (*site, cost.slices.bytes);
     Kept {
         bill,
-        pinned: survey
-            .costs
-            .iter()
-            .map(pinned)
-            .filter(|pinned| pinned.1 > 0)
-            .collect(),
+        pinned: Some(
+            survey
+                .costs
+                .iter()
+                .map(pinned)
+                .filter(|pinned| pinned.1 > 0)
+                .collect(),
+        ),
         at_ns: now_ns(),
         took: survey.took,
     }

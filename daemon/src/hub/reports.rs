@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::leads::{Seen, misuse, resolve, resolve_mixed};
 use super::record::Record;
 use super::{Inner, bills, registry};
-use crate::bill::report::Waste;
+use crate::bill::report::{Bill, Waste};
 use crate::books::filter::Filter;
 use crate::books::leaks::Lead;
 use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
@@ -41,10 +41,13 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
     let plain = filter.query.as_deref().is_none_or(str::is_empty);
     let limit = filter.limit.unwrap_or(usize::MAX);
     let most = if plain { limit } else { usize::MAX };
+    let mut session = inner.symbols.session();
+    let mut bills_left = if filter.limit == Some(0) { 0 } else { BILLS };
     let mut seen = Vec::new();
     for record in records(inner) {
-        let observed = record.look();
+        let mut observed = record.look();
         if filter.takes_process(&observed.process) {
+            observed.process.bill = bill(&mut session, &record, &mut bills_left);
             let asked = filter.takes_class("live");
             let leads = if asked {
                 record.live(filter.min_bytes, most)
@@ -59,7 +62,6 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         }
     }
     let leads = ranked(&mut seen, most);
-    let mut session = inner.symbols.session();
     let mut leaks = Vec::new();
     for chunk in leads.chunks(CHUNK) {
         let resolved = resolve_mixed(&mut session, &seen, chunk);
@@ -74,6 +76,16 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         processes: processes(&mut session, &seen),
         leaks,
     }
+}
+
+/// The last bill; of the first few running processes a new one.
+fn bill(session: &mut Session<'_>, record: &Arc<Record>, left: &mut usize) -> Option<Bill> {
+    if *left > 0 && record.end().is_none() {
+        *left -= 1;
+        bills::of(session, record);
+    }
+    let kept = record.bill()?;
+    Some(kept.brief(record.until_ns()))
 }
 
 /// Bills of the processes `filter` takes.
