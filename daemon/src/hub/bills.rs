@@ -223,14 +223,15 @@ fn keep(session: &mut Session<'_>, record: &Arc<Record>, survey: Survey) -> Kept
 /// The bill without its sites.
 fn whole(survey: &Survey) -> Bill {
     let around = &survey.around;
-    let resident = survey.parts.sum() + survey.metadata;
-    let smaps = around.heap + around.state;
+    let metadata = around.books + around.state;
+    let resident = survey.parts.sum() + metadata;
+    let smaps = around.slices + metadata;
     let apart = resident.abs_diff(smaps);
     let huge = "some of the heap is in huge pages; wholly resident 2 MiB ranges are taken for them";
     Bill {
         taken_at: rfc3339(super::clock::realtime_ns()),
         took_seconds: survey.took.as_secs_f64(),
-        parts: Shares::of(&survey.parts, survey.metadata),
+        parts: Shares::of(&survey.parts, metadata),
         resident_bytes: resident,
         smaps_bytes: smaps,
         difference_bytes: resident.cast_signed() - smaps.cast_signed(),

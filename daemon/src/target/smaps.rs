@@ -69,8 +69,12 @@ fn header(line: &str) -> Option<Mapping> {
 /// Resident bytes by what the mappings are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Around {
-    /// Of the heap's reserve.
-    pub heap: u64,
+    /// Of the heap's slices.
+    pub slices: u64,
+    /// Of page structs and records in front of them. Not from the page table: reading
+    /// records that were never written makes pages of zeros present there, which
+    /// take no memory.
+    pub books: u64,
     /// Of the shared state.
     pub state: u64,
     /// In huge pages, of the slices.
@@ -92,13 +96,11 @@ pub fn sort(mappings: &[Mapping], reserve: &Range<u64>, base: u64, stacks: &[u64
     for mapping in mappings {
         let holds = |address: &u64| (mapping.start..mapping.end).contains(address);
         let name = mapping.name.as_str();
-        let part = if mapping.meets(reserve) {
-            around.huge += if mapping.start >= base {
-                mapping.huge
-            } else {
-                0
-            };
-            &mut around.heap
+        let part = if mapping.meets(&(base..reserve.end)) {
+            around.huge += mapping.huge;
+            &mut around.slices
+        } else if mapping.meets(reserve) {
+            &mut around.books
         } else if name.starts_with("/memfd:pageshim") {
             &mut around.state
         } else if name == "[stack]" || stacks.iter().any(holds) {
@@ -146,7 +148,8 @@ mod tests {
     const SMAPS: &str = "1000-2000 r-xp 00000000 08:01 77                   /bin/a b\nRss: 4 kB\n\
         4000-5000 rw-p 00000000 00:00 0 \nSize: 4 kB\nRss:                   8 kB\n\
         6000-9000 rw-p 00000000 00:00 0 \nRss: 16 kB\nAnonHugePages:     2 kB\n\
-        9000-a000 rw-s 00000000 00:01 9                    /memfd:pageshim (deleted)\nRss: 32 kB\n\
+        5000-6800 rw-p 00000000 00:00 0 \nRss: 1 kB\n\
+        a000-b000 rw-s 00000000 00:01 9                    /memfd:pageshim (deleted)\nRss: 32 kB\n\
         b000-c000 rw-p 00000000 00:00 0 \nRss: 64 kB\n\
         c000-d000 rw-p 00000000 00:00 0                    [stack]\nRss: 128 kB\n\
         e000-f000 r--p 00000000 00:00 0                    [vvar]\nRss: 256 kB\n\
@@ -156,18 +159,16 @@ mod tests {
     #[test]
     fn mappings_are_sorted() {
         let mappings = parse(SMAPS);
-        assert_eq!(mappings.len(), 8);
+        assert_eq!(mappings.len(), 9);
         assert_eq!(
             (mappings[0].name.as_str(), mappings[0].resident),
             ("/bin/a b", 4096)
         );
-        let around = sort(&mappings, &(0x6000..0x8000), 0x6000, &[0x4800]);
+        let around = sort(&mappings, &(0x6000..0xa000), 0x8000, &[0x4800]);
         let kib = |bytes: u64| bytes / 1024;
         assert_eq!((kib(around.files), kib(around.stacks)), (4, 8 + 128));
-        assert_eq!(
-            (kib(around.heap), kib(around.huge), kib(around.state)),
-            (16, 2, 32)
-        );
+        assert_eq!((kib(around.slices), kib(around.huge)), (16, 2));
+        assert_eq!((kib(around.books), kib(around.state)), (1, 32));
         assert_eq!((kib(around.anonymous), kib(around.other)), (64, 256 + 512));
     }
 

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::memory::{Memory, Peek};
 use super::pagemap::Pagemap;
-use super::smaps::{self, Around, Mapping};
+use super::smaps::{self, Around};
 use super::snapshot::{self, Place, Run, Use};
 use crate::bill::cost::{Cost, Parts};
 use crate::bill::ledger::Ledger;
@@ -52,8 +52,6 @@ pub struct Survey {
     pub parts: Parts,
     /// Bills by site.
     pub costs: HashMap<u32, Cost>,
-    /// Resident bytes of page structs, records and shared state.
-    pub metadata: u64,
     /// What smaps says.
     pub around: Around,
     /// Runs that changed while they were read, and structs that made no sense.
@@ -80,14 +78,12 @@ pub fn take(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble>
     let committed = place.committed.min(place.reserved);
     let resident = pages.resident(place.base, committed);
     let resident = resident.map_err(|error| trouble(&error))?;
-    let metadata = metadata(&pages, &mappings, place)? + around.state;
     let mut reader = Reader::new(&memory, place, Ledger::new(resident, around.huge > 0));
     reader.read(started + LIMIT)?;
     let (parts, costs) = reader.ledger.finish();
     Ok(Survey {
         parts,
         costs,
-        metadata,
         around,
         moved_runs: reader.moved,
         took: started.elapsed(),
@@ -99,20 +95,6 @@ fn trouble(error: &std::io::Error) -> Trouble {
         ErrorKind::PermissionDenied => Trouble::Refused,
         _ => Trouble::Gone,
     }
-}
-
-/// Resident bytes of the books in front of the slices.
-fn metadata(pages: &Pagemap, mappings: &[Mapping], place: &Place) -> Result<u64, Trouble> {
-    let books = place.structs..place.base;
-    let mut sum = 0;
-    for mapping in mappings.iter().filter(|mapping| mapping.meets(&books)) {
-        let (start, end) = (mapping.start.max(books.start), mapping.end.min(books.end));
-        if mapping.flags.starts_with("rw") && end - start <= COMMITTED_MAX {
-            let resident = pages.resident(start, end - start);
-            sum += resident.map_err(|error| trouble(&error))?.bytes(start, end);
-        }
-    }
-    Ok(sum)
 }
 
 /// Reads runs with their records into a ledger.

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::books::report::{Leak, MisuseReport, Process, Report};
-use crate::web::{units, waste_page};
 use crate::web::words::{self, clean};
+use crate::web::{units, waste_page};
 
 /// Processes, then sites.
 pub(crate) fn report(report: &Report) -> String {
@@ -309,7 +309,11 @@ mod tests {
     fn the_bill_is_told() {
         let mut report = fixture::report();
         let text = super::report(&report);
-        assert_eq!(text.matches("bill       not looked at while it ran").count(), 1);
+        assert_eq!(
+            text.matches("bill       not looked at while it ran")
+                .count(),
+            1
+        );
         let mut bill = fixture::waste().processes[0].bill.clone();
         if let Some(bill) = &mut bill {
             bill.age_seconds = 2.0;
