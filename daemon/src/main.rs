@@ -1,5 +1,6 @@
 //! pageshim: the daemon and the command line.
 
+mod bill;
 mod books;
 mod capture;
 mod cli;
@@ -9,6 +10,7 @@ mod ingest;
 mod metrics;
 mod shimlib;
 mod symbols;
+mod target;
 mod web;
 
 fn main() -> std::process::ExitCode {

@@ -91,6 +91,11 @@ fn boot() {
     let (base, bytes) = whole::range().unwrap_or(SPACES.first().range());
     STATE.set(pageshim_wire::process::word::HEAP_BASE, base as u64);
     STATE.set(pageshim_wire::process::word::HEAP_RESERVED, bytes as u64);
+    if whole::range().is_none() {
+        let (structs, records) = SPACES.first().books();
+        STATE.set(pageshim_wire::process::word::HEAP_STRUCTS, structs as u64);
+        STATE.set(pageshim_wire::process::word::HEAP_RECORDS, records as u64);
+    }
     upkeep::set_depth_limit(config.depth);
     let stacks = config.mode as u8 >= Mode::Sampled as u8;
     if stacks && !world::make_rows() {

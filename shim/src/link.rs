@@ -210,6 +210,14 @@ pub(crate) fn send(kind: Kind, payload: &[u8]) -> bool {
     false
 }
 
+/// Lets the daemon read this process's memory.
+pub(crate) fn consent() {
+    let link = LINK.lock();
+    if let Some(daemon) = link.is_open().then(|| sys::peer_pid(link.fd)).flatten() {
+        sys::consent(daemon);
+    }
+}
+
 /// In a forked child: the connection is the parent's.
 pub(crate) fn forget() {
     let mut link = LINK.lock();

@@ -58,5 +58,8 @@ fn obey(thread: &'static Thread) {
     if asked & 0xffff_ffff == Control::Trim as u64 {
         thread.heap().trim();
     }
+    if asked & 0xffff_ffff == Control::Consent as u64 {
+        link::consent();
+    }
     STATE.set(word::CONTROL_DONE, asked);
 }

@@ -130,6 +130,20 @@ impl Daemon {
         })
     }
 
+    /// The id of the process with this pid, once it is known.
+    pub fn known_pid(&self, pid: u32) -> String {
+        wait_until(&format!("pid {pid} known"), PATIENCE, || {
+            let list = View::parse(&self.get("/api/v1/processes").ok());
+            let found = list.processes().iter().find(|p| p["pid"] == pid)?;
+            Some(found["id"].as_str()?.to_owned())
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
     /// Fails the case unless it is up and answers.
     ///
     /// # Panics

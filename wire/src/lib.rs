@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod heap;
 pub mod layout;
 pub mod process;
 pub mod sampled;

@@ -86,6 +86,10 @@ pub mod word {
     pub const SAMPLE_INTERVAL: usize = 41;
     /// 1 when repeated cycles of frames are cut from stacks (PAGESHIM_FOLD).
     pub const FOLDED: usize = 42;
+    /// Address of the gpa's page structs (see [`crate::heap`]); 0 on other heaps.
+    pub const HEAP_STRUCTS: usize = 43;
+    /// Address of the gpa's records; 0 on other heaps.
+    pub const HEAP_RECORDS: usize = 44;
     /// First of [`super::DROPS`] counters, one for each [`super::Drop`].
     pub const DROPPED: usize = 64;
     /// First of [`super::MISUSES`] counters, one for each [`super::Misuse`].
@@ -278,6 +282,8 @@ pub enum Control {
     None = 0,
     /// Return free pages to the kernel now.
     Trim = 1,
+    /// Let the daemon read this process's memory, where the kernel wants consent (Yama).
+    Consent = 2,
 }
 
 /// Site id that stands for "stack not known" (early or nested allocations).

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bill::report::Bill;
+
 /// Version of this document.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -169,6 +171,10 @@ pub struct Process {
     /// The account of the sample with most requested bytes; null when there was none.
     #[serde(default)]
     pub pages_at_peak: Option<Pages>,
+    /// Where its resident bytes go, without sites: the last bill that was taken while
+    /// it ran; null when nobody asked for one.
+    #[serde(default)]
+    pub bill: Option<Bill>,
     /// System calls.
     pub syscalls: Syscalls,
     /// Null until a reachability check ran.

@@ -68,6 +68,26 @@ fn paths() -> Value {
         leaks(false),
     );
     add(
+        "/waste",
+        "Who holds the resident pages: the bill of each process",
+        "text/html",
+        json!([process(), refresh()]),
+    );
+    add(
+        "/waste.json",
+        "The same, with sites and pinners",
+        "application/json",
+        json!([process()]),
+    );
+    let id =
+        json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
+    add(
+        "/api/v1/processes/{id}/bill",
+        "The bill of one process, by id, pid or name",
+        "application/json",
+        id,
+    );
+    add(
         "/processes.json",
         "All processes",
         "application/json",

@@ -15,17 +15,19 @@ use super::{App, Processes, auth, guard, openapi};
 use crate::books::report::{Report, SCHEMA_VERSION};
 use crate::hub::Filter;
 use crate::web::view::View;
-use crate::web::{assets, csv, leaks_page, overview_page, text};
+use crate::web::{assets, csv, leaks_page, overview_page, text, waste_page};
 
 type Answer = Result<Response, Problem>;
 
 /// Every path, as `/openapi.json` lists them.
-pub(crate) const PATHS: [&str; 14] = [
+pub(crate) const PATHS: [&str; 17] = [
     "/",
     "/leaks",
     "/leaks.json",
     "/leaks.csv",
     "/leaks.txt",
+    "/waste",
+    "/waste.json",
     "/processes.json",
     "/metrics",
     "/healthz",
@@ -33,6 +35,7 @@ pub(crate) const PATHS: [&str; 14] = [
     "/readyz",
     "/openapi.json",
     "/api/v1/processes",
+    "/api/v1/processes/{id}/bill",
     "/api/v1/leaks",
     "/assets/{name}",
 ];
@@ -45,6 +48,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/leaks.json", get(leaks_json))
         .route("/leaks.csv", get(leaks_csv))
         .route("/leaks.txt", get(leaks_text))
+        .route("/waste", get(waste))
+        .route("/waste.json", get(waste_json))
         .route("/processes.json", get(processes))
         .route("/metrics", get(metrics))
         .route("/healthz", get(alive))
@@ -52,6 +57,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(ready))
         .route("/openapi.json", get(description))
         .route("/api/v1/processes", get(processes))
+        .route("/api/v1/processes/{id}/bill", get(bill))
         .route("/api/v1/leaks", get(leaks_json))
         .route("/assets/{name}", get(asset))
         .fallback(nowhere)
@@ -181,6 +187,70 @@ async fn processes(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> An
     };
     let body = serde_json::to_string(&known).unwrap_or_default() + "\n";
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+async fn waste(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let view = view(query)?;
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let wanted = match &view.format {
+        Some(name) => Format::named(name),
+        None => Format::accepted(accept),
+    };
+    let waste = app.source.waste(&of_process(&view)).await;
+    match wanted {
+        Some(Format::Json) => json_answer(&waste),
+        Some(Format::Html) => {
+            let all = app.source.report(&no_leaks()).await.processes;
+            page(waste_page::render(&all, &waste, &view))
+        }
+        _ => Err(Problem::new(
+            406,
+            "there is text/html and application/json".to_owned(),
+        )),
+    }
+}
+
+async fn waste_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    let view = view(query)?;
+    json_answer(&app.source.waste(&of_process(&view)).await)
+}
+
+/// The bill of one process, with who it is.
+async fn bill(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    let filter = Filter {
+        process: Some(id.clone()),
+        ..no_leaks()
+    };
+    let found = app.source.waste(&filter).await.processes.into_iter().next();
+    let entry = found.ok_or_else(|| {
+        Problem::new(
+            404,
+            format!("there is no process {id}; /api/v1/processes lists those known"),
+        )
+    })?;
+    json_answer(&entry)
+}
+
+fn of_process(view: &View) -> Filter {
+    Filter {
+        process: view.process.clone(),
+        ..no_leaks()
+    }
+}
+
+fn json_answer(what: &impl serde::Serialize) -> Answer {
+    let body = serde_json::to_string(what).unwrap_or_default() + "\n";
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::VARY, "Accept"),
+    ];
+    Ok((headers, body).into_response())
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::bill::report::Waste;
 use crate::books::report::Report;
 use crate::hub::{Filter, Hub};
 
@@ -13,6 +14,8 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait Source: Send + Sync + 'static {
     /// The filtered report.
     fn report<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Report>;
+    /// The bills.
+    fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste>;
     /// The metrics text.
     fn metrics(&self) -> Answer<'_, String>;
     /// Are new processes accepted?
@@ -22,6 +25,10 @@ pub(crate) trait Source: Send + Sync + 'static {
 impl Source for Hub {
     fn report<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Report> {
         Box::pin(Hub::report(self, filter))
+    }
+
+    fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste> {
+        Box::pin(Hub::waste(self, filter))
     }
 
     fn metrics(&self) -> Answer<'_, String> {

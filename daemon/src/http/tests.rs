@@ -5,6 +5,7 @@ use std::net::TcpStream;
 
 use super::source::Answer;
 use super::*;
+use crate::bill::report::Waste;
 use crate::books::report::Report;
 use crate::hub::Filter;
 use crate::web::fixture;
@@ -14,6 +15,19 @@ struct Fixture;
 impl Source for Fixture {
     fn report<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Report> {
         Box::pin(async move { filter.apply(fixture::report()) })
+    }
+
+    fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste> {
+        Box::pin(async move {
+            let mut waste = fixture::waste();
+            let named = |wanted: &str, entry: &crate::bill::report::Entry| {
+                wanted == entry.process || wanted == entry.name || wanted == entry.pid.to_string()
+            };
+            waste
+                .processes
+                .retain(|entry| filter.process.as_deref().is_none_or(|p| named(p, entry)));
+            waste
+        })
     }
 
     fn metrics(&self) -> Answer<'_, String> {

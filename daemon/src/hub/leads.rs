@@ -34,9 +34,13 @@ pub fn resolve(session: &mut Session<'_>, seen: &Seen, leads: &[Lead], depth: us
         })
         .collect();
     let stacks = session.resolve(process.pid, &modules, &wanted);
+    let bill = seen.record.bill();
     let parts = leads.iter().zip(details).zip(stacks);
     parts
-        .map(|((lead, detail), stack)| leak(process, lead, detail, stack))
+        .map(|((lead, detail), stack)| Leak {
+            pinned_bytes: bill.as_ref().and_then(|bill| bill.pinned(lead.site)),
+            ..leak(process, lead, detail, stack)
+        })
         .collect()
 }
 

@@ -7,6 +7,7 @@
 //! registry     records by age, totals of forgotten ones
 //! record       one process: its memfd and book, or what remains of them
 //! clock        writes the tick into connected processes
+//! bills        who holds the resident pages, on demand
 //! samples      asks now and then how much of a heap is resident
 //! reports      report, metrics, capture: look at every record once, then resolve names
 //! ```
@@ -22,6 +23,7 @@
 //! information of the files it needs takes (libc's: 30 MB).
 #![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
 
+mod bills;
 mod clock;
 mod connections;
 mod endings;
@@ -45,6 +47,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
+use crate::bill::report::Waste;
 use crate::books::report::{Exit, Report};
 use crate::capture::CaptureError;
 use crate::ingest::socket::Socket;
@@ -117,6 +120,13 @@ impl Hub {
     pub async fn report(&self, filter: &Filter) -> Report {
         let filter = filter.clone();
         self.blocking(move |inner| reports::report(inner, &filter))
+            .await
+    }
+
+    /// Who holds the resident pages of the processes `filter` takes.
+    pub async fn waste(&self, filter: &Filter) -> Waste {
+        let filter = filter.clone();
+        self.blocking(move |inner| reports::waste(inner, &filter))
             .await
     }
 

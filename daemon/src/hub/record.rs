@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pageshim_wire::process::word;
 use tokio::sync::Notify;
 
+use super::bills::Kept;
 use super::clock::now_ns;
 use super::procfs;
 use crate::books::book::Book;
@@ -36,6 +37,8 @@ pub struct Record {
     pub events: [AtomicU64; EVENTS],
     /// False once its connection and its end have been dealt with.
     pub active: AtomicBool,
+    /// Held while its bill is taken: others wait for that one.
+    pub billing: Mutex<()>,
     /// Told when its connection is replaced or it ended.
     pub changed: Notify,
     inside: Mutex<Inside>,
@@ -51,6 +54,7 @@ struct Inside {
     generation: u64,
     resident: Resident,
     misused: VecDeque<Misused>,
+    bill: Option<Arc<Kept>>,
 }
 
 /// What samples of resident bytes told.
@@ -109,6 +113,7 @@ impl Record {
             parent: state.header(word::PARENT),
             events: [const { AtomicU64::new(0) }; EVENTS],
             active: AtomicBool::new(true),
+            billing: Mutex::new(()),
             changed: Notify::new(),
             inside: Mutex::new(Inside {
                 source: Source::Live(Arc::clone(&state), book),
@@ -119,6 +124,7 @@ impl Record {
                 generation: 1,
                 resident: Resident::default(),
                 misused: VecDeque::new(),
+                bill: None,
             }),
         };
         (Arc::new(record), state)
@@ -180,6 +186,32 @@ impl Record {
             Source::Live(state, _) => Some(state.header(index)),
             Source::Ended(_) => None,
         }
+    }
+
+    /// The state, while it runs.
+    pub fn state(&self) -> Option<Arc<SharedState>> {
+        let inside = self.lock();
+        match &inside.source {
+            Source::Live(state, _) if inside.end.is_none() => Some(Arc::clone(state)),
+            _ => None,
+        }
+    }
+
+    /// The last bill taken.
+    pub fn bill(&self) -> Option<Arc<Kept>> {
+        self.lock().bill.clone()
+    }
+
+    /// Keeps a bill; of a process that ended meanwhile only what is kept of those.
+    pub fn set_bill(&self, kept: Arc<Kept>) {
+        let mut inside = self.lock();
+        let ended = inside.end.is_some();
+        inside.bill = Some(if ended { Arc::new(kept.ended()) } else { kept });
+    }
+
+    /// Its end, or now, CLOCK_MONOTONIC ns.
+    pub fn until_ns(&self) -> u64 {
+        self.lock().end.map_or_else(now_ns, |end| end.at_ns)
     }
 
     /// Counts an event.
@@ -300,6 +332,7 @@ impl Record {
             inside.source = Source::Ended(Box::new(ended));
         }
         inside.end = Some(end);
+        inside.bill = inside.bill.as_deref().map(|kept| Arc::new(kept.ended()));
         self.changed.notify_waiters();
         true
     }

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::leads::{Seen, misuse, resolve, resolve_mixed};
 use super::record::Record;
-use super::{Inner, registry};
+use super::{Inner, bills, registry};
+use crate::bill::report::{Bill, Waste};
 use crate::books::filter::Filter;
 use crate::books::leaks::Lead;
 use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
@@ -20,6 +21,8 @@ const CHUNK: usize = 200;
 /// Sites of a process that a scrape looks at: twice what it shows, so that
 /// processes of one name can be merged.
 const TOP: usize = 2 * metrics::TOP_SITES;
+/// Most processes that are billed at one request, running ones first.
+const BILLS: usize = 16;
 /// Sites kept in a capture for their total bytes.
 const LARGEST: usize = 1000;
 
@@ -38,10 +41,13 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
     let plain = filter.query.as_deref().is_none_or(str::is_empty);
     let limit = filter.limit.unwrap_or(usize::MAX);
     let most = if plain { limit } else { usize::MAX };
+    let mut session = inner.symbols.session();
+    let mut bills_left = if filter.limit == Some(0) { 0 } else { BILLS };
     let mut seen = Vec::new();
     for record in records(inner) {
-        let observed = record.look();
+        let mut observed = record.look();
         if filter.takes_process(&observed.process) {
+            observed.process.bill = bill(&mut session, &record, &mut bills_left);
             let asked = filter.takes_class("live");
             let leads = if asked {
                 record.live(filter.min_bytes, most)
@@ -56,7 +62,6 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         }
     }
     let leads = ranked(&mut seen, most);
-    let mut session = inner.symbols.session();
     let mut leaks = Vec::new();
     for chunk in leads.chunks(CHUNK) {
         let resolved = resolve_mixed(&mut session, &seen, chunk);
@@ -70,6 +75,29 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         schema_version: SCHEMA_VERSION,
         processes: processes(&mut session, &seen),
         leaks,
+    }
+}
+
+/// The last bill; of the first few running processes a new one.
+fn bill(session: &mut Session<'_>, record: &Arc<Record>, left: &mut usize) -> Option<Bill> {
+    if *left > 0 && record.end().is_none() {
+        *left -= 1;
+        bills::of(session, record);
+    }
+    let kept = record.bill()?;
+    Some(kept.brief(record.until_ns()))
+}
+
+/// Bills of the processes `filter` takes.
+pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
+    let mut session = inner.symbols.session();
+    let mut wanted = records(inner);
+    wanted.retain(|record| filter.takes_process(&record.look().process));
+    wanted.sort_by_key(|record| record.end().is_some());
+    let entry = |record: &Arc<Record>| bills::entry(&mut session, record);
+    Waste {
+        schema_version: SCHEMA_VERSION,
+        processes: wanted.iter().take(BILLS).map(entry).collect(),
     }
 }
 

@@ -1,10 +1,10 @@
-//! A process's shared state, read and (one word) written through its descriptor.
+//! A process's shared state, read and (two words) written through its descriptor.
 
 use std::os::fd::OwnedFd;
 
 use pageshim_wire::Memory;
 use pageshim_wire::layout::Layout;
-use pageshim_wire::process::word;
+use pageshim_wire::process::{Control, word};
 use rustix::fs::{SealFlags, SeekFrom};
 
 use super::Refusal;
@@ -47,6 +47,18 @@ impl SharedState {
     pub fn set_tick(&self, tick: u64) {
         let offset = word::TICK as u64 * 8;
         let _ = rustix::io::pwrite(&self.fd, &tick.to_le_bytes(), offset);
+    }
+}
+
+impl SharedState {
+    /// Asks the process for something; answers the word it writes to CONTROL_DONE
+    /// when it has. It looks from its slow paths: an idle one answers late.
+    pub fn ask(&self, what: Control) -> u64 {
+        let number = (self.header(word::CONTROL) >> 32).wrapping_add(1);
+        let asked = number << 32 | what as u64;
+        let offset = word::CONTROL as u64 * 8;
+        let _ = rustix::io::pwrite(&self.fd, &asked.to_le_bytes(), offset);
+        asked
     }
 }
 

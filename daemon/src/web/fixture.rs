@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::bill::report::{Bill, Entry, Pinner, Shares, Site, Waste};
 use crate::books::report::{
     Amount, Exit, Frame, Leak, MisuseReport, Pages, Process, Report, SCHEMA_VERSION, State,
     Syscalls, Threads,
@@ -198,5 +199,65 @@ pub(crate) fn report() -> Report {
             cut,
             lost,
         ],
+    }
+}
+
+/// A bill of the zoo, none of its dead worker.
+pub(crate) fn waste() -> Waste {
+    let site = Site {
+        site: "00000000000000aa".to_owned(),
+        blocks: 12,
+        live_bytes: 1536,
+        requested_bytes: 1536,
+        free_slot_bytes: 42_990_080,
+        pinned_bytes: 42_991_616,
+        oldest_seconds: 10_800.0,
+        stack: vec![frame(HOSTILE, None, "libevil.so", false)],
+        ..Site::default()
+    };
+    let pinner = Pinner {
+        site: site.site.clone(),
+        function: "session_new".to_owned(),
+        blocks: 12,
+        bytes: 42_991_616,
+        sentence: "12 blocks of `session_new` (oldest 3 h 0 min) pin 41.0 MiB".to_owned(),
+        ..Pinner::default()
+    };
+    let bill = Bill {
+        parts: Shares {
+            requested_bytes: 1536,
+            free_slot_bytes: 42_990_080,
+            metadata_bytes: 4096,
+            ..Shares::default()
+        },
+        resident_bytes: 42_995_712,
+        smaps_bytes: 42_999_808,
+        difference_bytes: -4096,
+        explained_percent: 99.97,
+        sites: vec![site],
+        sites_total: 4,
+        pinners: vec![pinner],
+        ..Bill::default()
+    };
+    let entry = |process: &Process| Entry {
+        process: process.id.clone(),
+        pid: process.pid,
+        name: process.name.clone(),
+        state: "running".to_owned(),
+        ..Entry::default()
+    };
+    let processes = report().processes;
+    let dead = Entry {
+        state: "killed".to_owned(),
+        why_not: Some("not looked at while it ran".to_owned()),
+        ..entry(&processes[0])
+    };
+    let zoo = Entry {
+        bill: Some(bill),
+        ..entry(&processes[1])
+    };
+    Waste {
+        schema_version: SCHEMA_VERSION,
+        processes: vec![zoo, dead],
     }
 }

@@ -49,6 +49,8 @@ struct Leaks<'a> {
     sampled: Option<String>,
     why_none: String,
     misuses: Vec<Misuse<'a>>,
+    /// Who pins pages: process and sentence.
+    pins: Vec<(&'a Process, &'a str)>,
 }
 
 /// A call that misused the heap.
@@ -225,10 +227,16 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
             .map(|process| words::lost(process).0)
             .sum(),
         misuses: report.processes.iter().flat_map(misuses).collect(),
+        pins: report.processes.iter().flat_map(pins).collect(),
         why_none: words::no_sites(report),
         incomplete: report.processes.iter().map(words::incomplete_stacks).sum(),
         sampled: words::sampled(&report.processes),
     }
+}
+
+fn pins(process: &Process) -> impl Iterator<Item = (&Process, &str)> {
+    let pinners = process.bill.iter().flat_map(|bill| &bill.pinners);
+    pinners.map(move |pinner| (process, pinner.sentence.as_str()))
 }
 
 fn misuses(process: &Process) -> impl Iterator<Item = Misuse<'_>> {
@@ -481,6 +489,16 @@ mod tests {
                 assert!(page.contains(needle), "{needle}");
             }
         }
+    }
+
+    // Goal: pinners are told where a bill is there. Method: the fixture with one.
+    #[test]
+    fn pinners_are_told() {
+        let mut report = fixture::report();
+        assert!(!standalone(&report).contains("Pinned pages"));
+        report.processes[1].bill = fixture::waste().processes[0].bill.clone();
+        let page = standalone(&report);
+        assert!(page.contains("Pinned pages") && page.contains("12 blocks of `session_new`"));
     }
 
     // Goal: filters stay in links and downloads. Method: look for the query in both.

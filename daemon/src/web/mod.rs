@@ -12,6 +12,7 @@ pub(crate) mod query;
 pub(crate) mod text;
 pub(crate) mod units;
 pub(crate) mod view;
+pub(crate) mod waste_page;
 pub(crate) mod words;
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::books::report::{Leak, MisuseReport, Process, Report};
-use crate::web::units;
 use crate::web::words::{self, clean};
+use crate::web::{units, waste_page};
 
 /// Processes, then sites.
 pub(crate) fn report(report: &Report) -> String {
@@ -56,6 +56,7 @@ fn process_block(out: &mut String, process: &Process) {
     for report in &process.misuse_reports {
         misuse_block(out, report);
     }
+    bill_block(out, process);
     out.push('\n');
 }
 
@@ -72,6 +73,44 @@ fn misuse_block(out: &mut String, report: &MisuseReport) {
                 clean(&place)
             );
         }
+    }
+}
+
+/// Who holds the resident pages.
+fn bill_block(out: &mut String, process: &Process) {
+    let Some(bill) = &process.bill else {
+        if process.exit.is_some() {
+            let why = "not looked at while it ran (`report` and /waste look at running programs)";
+            let _ = writeln!(out, "  {:<10} {why}", "bill");
+        }
+        return;
+    };
+    let age = units::seconds(bill.age_seconds);
+    let when = match process.exit {
+        Some(_) => format!("{age} before the end"),
+        None => format!("{age} ago"),
+    };
+    let parts = waste_page::parts(&bill.parts);
+    let parts = parts.iter().filter(|part| part.3 > 0);
+    let parts: Vec<String> = parts
+        .map(|part| format!("{} {}", part.1.to_lowercase(), units::bytes(part.3)))
+        .collect();
+    let outside: Vec<String> = waste_page::outside(&bill.outside)
+        .into_iter()
+        .map(|(name, figure)| format!("{name} {}", figure.text))
+        .collect();
+    let _ = writeln!(
+        out,
+        "  {:<10} {} of heap in RAM {when}: {}; {} of smaps explained\n  {:<10} {}",
+        "bill",
+        units::bytes(bill.resident_bytes),
+        parts.join(", "),
+        waste_page::explained(bill),
+        "outside",
+        outside.join(", "),
+    );
+    for pinner in &bill.pinners {
+        let _ = writeln!(out, "  {:<10} {}", "pinned", clean(&pinner.sentence));
     }
 }
 
@@ -272,6 +311,35 @@ mod tests {
             assert!(text.contains(needle), "{needle} not in\n{text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    // Goal: the bill of a live process is told with its pinners, and that of an ended one with
+    // its age, or why there is none. Method: the fixture's processes with and without a bill.
+    #[test]
+    fn the_bill_is_told() {
+        let mut report = fixture::report();
+        let text = super::report(&report);
+        assert_eq!(
+            text.matches("bill       not looked at while it ran")
+                .count(),
+            1
+        );
+        let mut bill = fixture::waste().processes[0].bill.clone();
+        if let Some(bill) = &mut bill {
+            bill.age_seconds = 2.0;
+        }
+        for process in &mut report.processes {
+            process.bill.clone_from(&bill);
+        }
+        let text = super::report(&report);
+        for needle in [
+            "41.0 MiB of heap in RAM 2.0 s ago: requested 1.5 KiB, free slots 41.0 MiB, metadata 4.0 KiB; 99.97 %",
+            "in RAM 2.0 s before the end",
+            "outside    stacks",
+            "pinned     12 blocks of `session_new` (oldest 3 h 0 min) pin 41.0 MiB",
+        ] {
+            assert!(text.contains(needle), "{needle} not in\n{text}");
+        }
     }
 
     // Goal: a report without sites does not just end. Method: the fixture without its sites.

@@ -9,8 +9,7 @@
 //! report of one; a slot that never held a block is zero. Slots are at most 64 KiB and a
 //! singleton's slack is under a page, so 16 bits of slack always suffice.
 
-const SITE_BITS: u32 = 22;
-const TICK_BITS: u32 = 26;
+use pageshim_wire::heap::record::{SITE_BITS, TICK_BITS};
 
 /// A decoded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -129,6 +129,9 @@ impl Accounts {
         for index in word::CLASS_COUNT..=word::DEPTH_LIMIT {
             self.private[index].store(self.word(index).load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        for index in word::HEAP_STRUCTS..=word::HEAP_RECORDS {
+            self.private[index].store(self.word(index).load(Ordering::Relaxed), Ordering::Relaxed);
+        }
         for index in word::CLASSES..HEADER_WORDS / 2 {
             self.private[index].store(self.word(index).load(Ordering::Relaxed), Ordering::Relaxed);
         }

@@ -52,10 +52,12 @@ pub(crate) mod number {
     pub(crate) const CONNECT: usize = 42;
     pub(crate) const RECVFROM: usize = 45;
     pub(crate) const SENDMSG: usize = 46;
+    pub(crate) const GETSOCKOPT: usize = 55;
     pub(crate) const FCNTL: usize = 72;
     pub(crate) const FTRUNCATE: usize = 77;
     pub(crate) const READLINK: usize = 89;
     pub(crate) const GETRLIMIT: usize = 97;
+    pub(crate) const PRCTL: usize = 157;
     pub(crate) const GETTID: usize = 186;
     pub(crate) const CLOCK_GETTIME: usize = 228;
     pub(crate) const EXIT_GROUP: usize = 231;

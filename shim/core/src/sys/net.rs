@@ -93,6 +93,25 @@ pub fn connect_unix(path: &[u8]) -> Result<i32, Errno> {
     }
 }
 
+/// The process at the other end of a Unix socket, when it connected or listened.
+pub fn peer_pid(fd: i32) -> Option<u32> {
+    const SOL_SOCKET: usize = 1;
+    const SO_PEERCRED: usize = 17;
+    let mut credentials = [0u32; 3];
+    let mut bytes = 12u32;
+    let args = [
+        arg(fd).ok()?,
+        SOL_SOCKET,
+        SO_PEERCRED,
+        credentials.as_mut_ptr().addr(),
+        (&raw mut bytes).addr(),
+        0,
+    ];
+    // SAFETY: the kernel writes at most 12 bytes of credentials and their length.
+    unsafe { call(number::GETSOCKOPT, args) }.ok()?;
+    Some(credentials[0]).filter(|pid| *pid != 0)
+}
+
 #[repr(C)]
 struct Message {
     name: usize,

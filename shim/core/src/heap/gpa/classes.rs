@@ -8,7 +8,7 @@
 /// Bytes of a slice, the unit of page runs.
 pub const SLICE_BYTES: usize = 1 << SLICE_SHIFT;
 /// log2 of [`SLICE_BYTES`].
-pub const SLICE_SHIFT: u32 = 16;
+pub const SLICE_SHIFT: u32 = pageshim_wire::heap::SLICE_SHIFT;
 /// Classes with slots; the class of this number is "singleton".
 pub const SLOT_CLASSES: usize = 88;
 /// The class of blocks that have a page run to themselves.

@@ -25,7 +25,11 @@ use core::hint::assert_unchecked;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use pageshim_wire::heap::page as outside;
+
 use super::classes::{SINGLETON, divide, divide_exact, divides};
+
+pub use pageshim_wire::heap::Kind;
 
 /// The page is off its heap's queue because no slot is free.
 pub const FULL: usize = 1;
@@ -39,20 +43,6 @@ pub const SINGLE: usize = 8;
 pub const FLAGS: usize = 15;
 /// Bit in `remote`: whoever frees next tells the owner.
 pub(super) const NOTIFY: usize = 1;
-
-/// What a slice's page struct describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// Never used.
-    Untouched = 0,
-    /// First slice of a run in use.
-    Head = 1,
-    /// Later slice of a run in use.
-    Interior = 2,
-    /// First or last slice of a free run.
-    Free = 3,
-}
 
 /// A block of memory that holds no user data now: its first word links to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +144,22 @@ unsafe impl Sync for Page {}
 unsafe impl Send for Page {}
 
 const _: () = assert!(size_of::<Page>() == 128 && size_of::<usize>() == 8);
+/// The daemon reads these fields from outside.
+const _: () = {
+    use core::mem::offset_of;
+    assert!(size_of::<Page>() == outside::BYTES);
+    assert!(offset_of!(Page, used) == outside::USED);
+    assert!(offset_of!(Page, slot_bytes) == outside::SLOT_BYTES);
+    assert!(offset_of!(Page, start) == outside::START);
+    assert!(offset_of!(Page, records) == outside::RECORDS);
+    assert!(offset_of!(Page, capacity) == outside::CAPACITY);
+    assert!(offset_of!(Page, slots) == outside::SLOTS);
+    assert!(offset_of!(Page, single_bytes) == outside::SINGLE_BYTES);
+    assert!(offset_of!(Page, single_record) == outside::SINGLE_RECORD);
+    assert!(offset_of!(Page, slices) == outside::SLICES);
+    assert!(offset_of!(Page, class) == outside::CLASS);
+    assert!(offset_of!(Page, kind) == outside::KIND);
+};
 /// log2 of a page struct's size.
 pub(super) const PAGE_STRUCT_SHIFT: u32 = 7;
 

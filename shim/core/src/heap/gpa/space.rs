@@ -215,6 +215,12 @@ impl Space {
         (self.base.load(Ordering::Relaxed), span)
     }
 
+    /// Addresses of the page structs and of the records.
+    pub fn books(&self) -> (usize, usize) {
+        let of = |word: &AtomicUsize| word.load(Ordering::Relaxed);
+        (of(&self.structs), of(&self.records))
+    }
+
     /// The page struct for an address, of whatever kind it is now; `None` for
     /// addresses that are not in this space.
     #[inline]

@@ -1,0 +1,304 @@
+//! The bill of a process: taken when somebody asks, kept for a while, and after its end.
+//!
+//! A bill costs its process nothing but the locks of its page tables for moments,
+//! and the daemon a read of all records. So one is taken on demand only, and the
+//! next not before [`REST`], or twenty times what the last one cost, has passed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use pageshim_wire::process::{Control, Heap, word};
+
+use super::clock::now_ns;
+use super::leads::{Seen, resolve};
+use super::record::Record;
+use crate::bill::cost::Cost;
+use crate::bill::pinners::{Billed, largest, pinners};
+use crate::bill::report::{Bill, Entry, Outside, Pinner, Shares, Site};
+use crate::books::leaks::Lead;
+use crate::books::report::{Frame, Leak, State};
+use crate::books::sites::SiteSums;
+use crate::books::summary::age;
+use crate::books::when::rfc3339;
+use crate::ingest::SharedState;
+use crate::symbols::Session;
+use crate::target::snapshot::Place;
+use crate::target::survey::{self, Survey, Trouble};
+use crate::web::{headline, names, units, words};
+
+/// Least time between two bills of a process.
+const REST: Duration = Duration::from_secs(2);
+/// And this many times what the last one took.
+const REST_TIMES: u32 = 20;
+/// Sites listed in a bill.
+const SITES: usize = 100;
+/// Pinners listed.
+const PINNERS: usize = 20;
+/// Pinners listed where a bill is not the subject.
+const PINNERS_BRIEF: usize = 5;
+/// How long a bill's word on a site is passed on.
+const PINNED_FOR: Duration = Duration::from_secs(60);
+/// Sites listed of a process that ended.
+const SITES_ENDED: usize = 20;
+/// How long a process may take to let us in.
+const CONSENT: Duration = Duration::from_millis(400);
+
+/// A bill and what is kept beside it.
+#[derive(Debug)]
+pub struct Kept {
+    /// As reported, but for its age.
+    pub bill: Bill,
+    /// Bytes that return when a site's blocks are freed, sites with none left out;
+    /// of an ended process nothing.
+    pinned: Option<HashMap<u32, u64>>,
+    /// CLOCK_MONOTONIC, ns.
+    at_ns: u64,
+    took: Duration,
+}
+
+impl Kept {
+    /// The bill with its age at `now_ns`.
+    pub fn aged(&self, now_ns: u64) -> Bill {
+        let age_seconds = now_ns.saturating_sub(self.at_ns) as f64 / 1e9;
+        Bill {
+            age_seconds,
+            ..self.bill.clone()
+        }
+    }
+
+    /// What is worth keeping of an ended process.
+    pub fn ended(&self) -> Self {
+        let mut bill = self.bill.clone();
+        bill.sites.truncate(SITES_ENDED);
+        Self {
+            bill,
+            pinned: None,
+            at_ns: self.at_ns,
+            took: self.took,
+        }
+    }
+
+    /// What reports carry: no sites, the first pinners.
+    pub fn brief(&self, now_ns: u64) -> Bill {
+        let mut bill = self.aged(now_ns);
+        bill.sites.clear();
+        bill.pinners.truncate(PINNERS_BRIEF);
+        bill
+    }
+
+    /// What returns when a site's blocks are freed; `None` when that is not of now.
+    pub fn pinned(&self, site: u32) -> Option<u64> {
+        let age_ns = now_ns().saturating_sub(self.at_ns);
+        let pinned = self.pinned.as_ref();
+        let pinned = pinned.filter(|_| u128::from(age_ns) < PINNED_FOR.as_nanos())?;
+        Some(pinned.get(&site).copied().unwrap_or(0))
+    }
+
+    fn is_recent(&self) -> bool {
+        let rest = REST.max(self.took * REST_TIMES);
+        u128::from(now_ns().saturating_sub(self.at_ns)) < rest.as_nanos()
+    }
+}
+
+/// The bill of a process, a new one when it is time; why there is none, or no newer one.
+pub fn of(session: &mut Session<'_>, record: &Arc<Record>) -> (Option<Arc<Kept>>, Option<String>) {
+    let _turn = record
+        .billing
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let last = record.bill();
+    let Some(state) = record.state() else {
+        let why = "not looked at while it ran; ask for the bill before its end";
+        let why = last.is_none().then(|| why.to_owned());
+        return (last, why);
+    };
+    if last.as_ref().is_some_and(|last| last.is_recent()) {
+        return (last, None);
+    }
+    match survey(record, &state) {
+        Ok(survey) => {
+            let kept = Arc::new(keep(session, record, survey));
+            record.set_bill(Arc::clone(&kept));
+            (Some(kept), None)
+        }
+        Err(trouble) => (last, Some(trouble.to_string())),
+    }
+}
+
+/// The entry of `/waste.json`.
+pub fn entry(session: &mut Session<'_>, record: &Arc<Record>) -> Entry {
+    let (kept, why_not) = of(session, record);
+    let process = record.look().process;
+    let state = match process.state {
+        State::Running => "running",
+        State::Exited => "exited",
+        State::Killed => "killed",
+    };
+    Entry {
+        process: process.id,
+        pid: process.pid,
+        name: process.name,
+        state: state.to_owned(),
+        bill: kept.map(|kept| kept.aged(record.until_ns())),
+        why_not,
+    }
+}
+
+/// Reads the process; asks for its consent once where the kernel wants that.
+fn survey(record: &Record, state: &SharedState) -> Result<Survey, Trouble> {
+    let heap = Heap::from_word(state.header(word::HEAP));
+    if heap != Some(Heap::Gpa) {
+        return Err(Trouble::NoBooks);
+    }
+    let page_bytes = state.header(word::OS_PAGE_BYTES);
+    if record.peer_pid == 0 || !page_bytes.is_power_of_two() || page_bytes > 1 << 16 {
+        return Err(Trouble::Nonsense);
+    }
+    let take = || survey::take(record.peer_pid, &place(state), page_bytes);
+    match take() {
+        Err(Trouble::Refused) => {
+            let asked = state.ask(Control::Consent);
+            let started = std::time::Instant::now();
+            while state.header(word::CONTROL_DONE) != asked && started.elapsed() < CONSENT {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            take()
+        }
+        other => other,
+    }
+}
+
+fn place(state: &SharedState) -> Place {
+    let classes = state.header(word::CLASS_COUNT);
+    Place {
+        base: state.header(word::HEAP_BASE),
+        reserved: state.header(word::HEAP_RESERVED),
+        committed: state.header(word::HEAP_COMMITTED),
+        structs: state.header(word::HEAP_STRUCTS),
+        records: state.header(word::HEAP_RECORDS),
+        single: u8::try_from(classes.saturating_sub(1)).unwrap_or(u8::MAX),
+    }
+}
+
+/// Names the sites that are shown, keeps what is asked for later.
+fn keep(session: &mut Session<'_>, record: &Arc<Record>, survey: Survey) -> Kept {
+    let seen = Seen {
+        record: Arc::clone(record),
+        observed: record.look(),
+        leads: Vec::new(),
+    };
+    let sites = largest(&survey.costs, SITES);
+    let pins = pinners(&survey.costs, PINNERS);
+    let mut resolved = |billed: &[Billed]| {
+        let lead = |(site, _): &Billed| Lead {
+            site: *site,
+            sums: SiteSums::default(),
+        };
+        let leads: Vec<Lead> = billed.iter().map(lead).collect();
+        resolve(session, &seen, &leads, usize::MAX)
+    };
+    let seconds = seen.observed.process.seconds;
+    let site = |((_, cost), leak): (&Billed, Leak)| site(cost, leak, seconds);
+    let pinner = |((_, cost), leak): (&Billed, Leak)| pinner(cost, &leak, seconds);
+    let mut bill = whole(&survey);
+    bill.sites = sites.iter().zip(resolved(&sites)).map(site).collect();
+    bill.pinners = pins.iter().zip(resolved(&pins)).map(pinner).collect();
+    let pinned = |(site, cost): (&u32, &Cost)| (*site, cost.slices.bytes);
+    Kept {
+        bill,
+        pinned: Some(
+            survey
+                .costs
+                .iter()
+                .map(pinned)
+                .filter(|pinned| pinned.1 > 0)
+                .collect(),
+        ),
+        at_ns: now_ns(),
+        took: survey.took,
+    }
+}
+
+/// The bill without its sites.
+fn whole(survey: &Survey) -> Bill {
+    let around = &survey.around;
+    let metadata = around.books + around.state;
+    let resident = survey.parts.sum() + metadata;
+    let smaps = around.slices + metadata;
+    let apart = resident.abs_diff(smaps);
+    let huge = "some of the heap is in huge pages; wholly resident 2 MiB ranges are taken for them";
+    Bill {
+        taken_at: rfc3339(super::clock::realtime_ns()),
+        took_seconds: survey.took.as_secs_f64(),
+        parts: Shares::of(&survey.parts, metadata),
+        resident_bytes: resident,
+        smaps_bytes: smaps,
+        difference_bytes: resident.cast_signed() - smaps.cast_signed(),
+        explained_percent: 100.0 - units::share(apart, smaps).min(100.0),
+        outside: Outside {
+            stack_bytes: around.stacks,
+            file_bytes: around.files,
+            anonymous_bytes: around.anonymous,
+            other_bytes: around.other,
+        },
+        moved_runs: survey.moved_runs,
+        unrecorded_bytes: survey.parts.unrecorded,
+        huge_pages: (around.huge > 0).then(|| huge.to_owned()),
+        sites_total: survey.costs.len() as u64,
+        ..Bill::default()
+    }
+}
+
+fn site(cost: &Cost, leak: Leak, seconds: f64) -> Site {
+    Site {
+        site: leak.site,
+        thread: leak.thread,
+        stack: leak.stack,
+        ..Site::of(cost, age(seconds, cost.oldest))
+    }
+}
+
+fn pinner(cost: &Cost, leak: &Leak, seconds: f64) -> Pinner {
+    let (blocks, oldest) = cost.pinning;
+    let mut pinner = Pinner {
+        site: leak.site.clone(),
+        function: function(&leak.stack),
+        blocks,
+        pages: cost.pages.count,
+        bytes: cost.pages.bytes,
+        idle_bytes: cost.idle,
+        pinned_bytes: cost.slices.bytes,
+        oldest_seconds: age(seconds, oldest),
+        sentence: String::new(),
+    };
+    pinner.sentence = sentence(&pinner);
+    pinner
+}
+
+fn function(stack: &[Frame]) -> String {
+    let headline = headline::of(stack);
+    headline.map_or_else(
+        || "a stack that is not known".to_owned(),
+        |headline| names::short(&words::clean(&headline.frame.function)),
+    )
+}
+
+/// "12 blocks of `session_new` (oldest 3 h) pin 41 MiB of RAM, of which 40 MiB hold no block".
+fn sentence(pinner: &Pinner) -> String {
+    let verb = if pinner.blocks == 1 { "pins" } else { "pin" };
+    let returns = match pinner.pinned_bytes {
+        0 => "they share page runs with other sites, so nothing returns when only they are freed"
+            .to_owned(),
+        bytes => format!("{} return when only they are freed", units::bytes(bytes)),
+    };
+    format!(
+        "{} of `{}` (oldest {}) {verb} {} in {}, {} of it without a block; {returns}",
+        units::counted(pinner.blocks, "block"),
+        pinner.function,
+        units::seconds(pinner.oldest_seconds),
+        units::bytes(pinner.bytes),
+        units::counted(pinner.pages, "OS page"),
+        units::bytes(pinner.idle_bytes),
+    )
+}
