@@ -69,7 +69,7 @@ impl Live {
     /// `None` for a free slot, whatever else its record still says.
     fn of(record: u64) -> Option<Self> {
         let birth = record >> SITE_BITS & ((1 << TICK_BITS) - 1);
-        (birth != 0).then(|| Self {
+        (birth != 0).then_some(Self {
             site: (record & ((1 << SITE_BITS) - 1)) as u32,
             birth,
             slack: record >> (SITE_BITS + TICK_BITS),

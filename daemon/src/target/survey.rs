@@ -12,7 +12,7 @@ use pageshim_wire::heap::{SLICE_BYTES, SLICE_SHIFT};
 use thiserror::Error;
 
 use super::memory::{Memory, Peek};
-use super::pagemap::Pagemap;
+use super::pagemap::{Pagemap, Resident};
 use super::smaps::{self, Around};
 use super::snapshot::{self, Place, Run, Use};
 use crate::bill::cost::{Cost, Parts};
@@ -76,7 +76,7 @@ pub fn take(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble>
     let mappings = smaps::parse(&String::from_utf8_lossy(&text));
     let around = smaps::sort(&mappings, &reserve, place.base, &stacks);
     let committed = place.committed.min(place.reserved);
-    let resident = pages.resident(place.base, committed);
+    let resident = resident(&pages, place.base, committed, around.slices);
     let resident = resident.map_err(|error| trouble(&error))?;
     let mut reader = Reader::new(&memory, place, Ledger::new(resident, around.huge > 0));
     reader.read(started + LIMIT)?;
@@ -88,6 +88,18 @@ pub fn take(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble>
         moved_runs: reader.moved,
         took: started.elapsed(),
     })
+}
+
+/// The pages in RAM, `smaps` bytes of them as smaps says. Where the page table has
+/// more, some are pages of zeros: these are left out when that comes nearer.
+fn resident(pages: &Pagemap, base: u64, bytes: u64, smaps: u64) -> std::io::Result<Resident> {
+    let present = pages.resident(base, bytes)?;
+    if present.sum() <= smaps {
+        return Ok(present);
+    }
+    let own = pages.own(base, bytes)?;
+    let nearer = own.sum().abs_diff(smaps) < present.sum().abs_diff(smaps);
+    Ok(if nearer { own } else { present })
 }
 
 fn trouble(error: &std::io::Error) -> Trouble {
@@ -188,5 +200,125 @@ fn never_used(start: u64, bytes: u64) -> Run {
         class: 0,
         records: 0,
         used: Use::Untouched,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use pageshim_wire::heap::record::SITE_BITS;
+    use pageshim_wire::heap::{Kind, page};
+
+    use super::*;
+
+    const PLACE: Place = Place {
+        base: 0x10_0000,
+        reserved: 1 << 30,
+        committed: 4 * SLICE_BYTES,
+        structs: 0x1000,
+        records: 0x2000,
+        single: 44,
+    };
+
+    /// Structs and records; the capacity of slice 1 changes under the first readers of records.
+    struct Restless {
+        bytes: RefCell<Vec<u8>>,
+        changes: Cell<u32>,
+    }
+
+    impl Restless {
+        fn new(changes: u32) -> Self {
+            let this = Self {
+                bytes: RefCell::new(vec![0; 0x3000]),
+                changes: Cell::new(changes),
+            };
+            let start = PLACE.base + SLICE_BYTES;
+            this.set(page::KIND, &[Kind::Head as u8]);
+            this.set(page::SLICES, &1u32.to_le_bytes());
+            this.set(page::START, &start.to_le_bytes());
+            this.set(page::SLOT_BYTES, &4096u32.to_le_bytes());
+            this.set(page::SLOTS, &16u32.to_le_bytes());
+            this.set(page::CAPACITY, &2u32.to_le_bytes());
+            this.set(page::RECORDS, &PLACE.records.to_le_bytes());
+            let records = (PLACE.records - PLACE.structs) as usize;
+            let record = 7u64 | 1 << SITE_BITS;
+            this.bytes.borrow_mut()[records..records + 8].copy_from_slice(&record.to_le_bytes());
+            this
+        }
+
+        fn set(&self, at: usize, value: &[u8]) {
+            let at = page::BYTES + at;
+            self.bytes.borrow_mut()[at..at + value.len()].copy_from_slice(value);
+        }
+    }
+
+    impl Peek for Restless {
+        fn peek(&self, address: u64, into: &mut [u8]) -> bool {
+            if address == PLACE.records && self.changes.get() > 0 {
+                self.changes.set(self.changes.get() - 1);
+                let capacity = 3 + self.changes.get() % 2;
+                self.set(page::CAPACITY, &capacity.to_le_bytes());
+            }
+            let from = (address - PLACE.structs) as usize;
+            let bytes = self.bytes.borrow();
+            let found = bytes.get(from..from + into.len());
+            found.map(|found| into.copy_from_slice(found)).is_some()
+        }
+    }
+
+    fn read(memory: &Restless) -> (Parts, HashMap<u32, Cost>, u64) {
+        let resident = Resident::of(PLACE.base, 4096, &[true; 64]);
+        let mut reader = Reader::new(memory, &PLACE, Ledger::new(resident, false));
+        let soon = Instant::now() + LIMIT;
+        reader.read(soon).expect("in time");
+        let (parts, costs) = reader.ledger.finish();
+        (parts, costs, reader.moved)
+    }
+
+    // Goal: a run that changed once is read again, one that goes on changing is told apart; the
+    // sum stays whole. Method: a struct that changes under its readers, never, once, always.
+    #[test]
+    fn a_restless_run_is_read_again_once() {
+        for (changes, moved) in [(0, 0), (1, 0), (100, 1)] {
+            let (parts, costs, runs) = read(&Restless::new(changes));
+            assert_eq!(
+                (runs, parts.moved),
+                (moved, moved * SLICE_BYTES),
+                "{changes}"
+            );
+            assert_eq!(parts.sum(), 4 * SLICE_BYTES);
+            assert_eq!(parts.requested, (1 - moved) * 4096);
+            assert_eq!(costs.len() as u64, 1 - moved);
+        }
+    }
+
+    // Goal: hostile places are refused, not followed. Method: what a header may say.
+    #[test]
+    fn hostile_places_are_refused() {
+        let own = std::process::id();
+        let take = |place: Place| take(own, &place, 4096).expect_err("hostile");
+        let none = Place {
+            structs: 0,
+            ..PLACE
+        };
+        assert_eq!(take(none), Trouble::NoBooks);
+        let wraps = Place {
+            reserved: u64::MAX,
+            ..PLACE
+        };
+        assert_eq!(take(wraps), Trouble::Nonsense);
+        let behind = Place {
+            structs: PLACE.base,
+            ..PLACE
+        };
+        assert_eq!(take(behind), Trouble::Nonsense);
+        let vast = Place {
+            committed: u64::MAX,
+            ..PLACE
+        };
+        assert_eq!(take(vast), Trouble::Nonsense);
+        let wild = Memory::open(u32::MAX).map_err(|error| trouble(&error));
+        assert_eq!(wild.err(), Some(Trouble::Gone));
     }
 }
