@@ -35,10 +35,11 @@ fn entry(daemon: &Daemon, process: &str) -> Value {
 fn fresh(daemon: &Daemon, process: &str) -> Value {
     let asked = Instant::now();
     wait_until("a bill of now", PATIENCE, || {
+        let since = asked.elapsed().as_secs_f64();
         let entry = entry(daemon, process);
         assert!(entry["why_not"].is_null(), "{:#}", entry["why_not"]);
         let age = entry["bill"]["age_seconds"].as_f64();
-        (age.expect("a bill") < asked.elapsed().as_secs_f64()).then(|| entry["bill"].clone())
+        (age.expect("a bill") < since).then(|| entry["bill"].clone())
     })
 }
 

@@ -135,43 +135,47 @@ impl<'a, M: Peek> Reader<'a, M> {
         let (memory, place) = (self.memory, self.place);
         self.ledger.add(&never_used(place.base, SLICE_BYTES), &[]);
         let mut late = false;
-        let walked = snapshot::walk(memory, place, |run| {
-            self.run(run);
+        let walked = snapshot::walk(memory, place, |run, sound| {
             late = Instant::now() > deadline;
-            !late
+            let bytes = if sound {
+                self.run(run)
+            } else {
+                self.moved(&run)
+            };
+            (!late).then_some(bytes)
         });
         if late {
             return Err(Trouble::TooLong);
         }
-        self.moved += walked.torn;
         let end = place.base + (place.committed.min(place.reserved) >> SLICE_SHIFT << SLICE_SHIFT);
-        if walked.end < end {
-            self.moved += 1;
-            let rest = never_used(walked.end, end - walked.end);
-            self.ledger.moved(&rest);
+        if walked < end {
+            self.moved(&never_used(walked, end - walked));
         }
         Ok(())
     }
 
-    /// A run that changed while it was read is read once more; after that its bytes
-    /// are told apart.
-    fn run(&mut self, run: Run) {
+    /// A run that changed while it was read is read once more, as what it is then;
+    /// after that its bytes are told apart. Answers the bytes dealt with.
+    fn run(&mut self, run: Run) -> u64 {
         let mut wanted = run;
         for _ in 0..2 {
             let read = self.records(&wanted);
-            let now = snapshot::again(self.memory, self.place, &wanted);
-            match now {
+            match snapshot::again(self.memory, self.place, &wanted) {
                 Some(now) if read && now.is_like(&wanted) => {
                     self.ledger.add(&wanted, &self.words);
-                    return;
+                    return wanted.bytes;
                 }
-                // Where it ends must stay: the next run is read from there.
-                Some(now) if now.bytes == run.bytes => wanted = now,
-                _ => break,
+                Some(now) => wanted = now,
+                None => break,
             }
         }
+        self.moved(&run)
+    }
+
+    fn moved(&mut self, run: &Run) -> u64 {
         self.moved += 1;
-        self.ledger.moved(&run);
+        self.ledger.moved(run);
+        run.bytes
     }
 
     /// Reads the records of a run; false when they are not where it says.
