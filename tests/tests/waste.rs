@@ -341,6 +341,24 @@ fn a_busy_program_is_billed() {
     assert!(said.stdout.contains("ok"), "{said:?}");
 }
 
+// Goal: a heap in several reserves says what is not billed. Method: a limit on address space that
+// makes the first reserve small.
+#[test]
+fn further_reserves_are_told() {
+    let daemon = Daemon::start();
+    let job = Job::new(program("fragment.c")).arg("2048");
+    let job = daemon.preload("exact").apply(job);
+    let mut running = job.wrapped(&["prlimit", "--as=200000000", "--"]).start();
+    running.wait_for("ready", 1);
+    let id = daemon.known_pid(running.pid());
+    let bill = fresh(&daemon, &id);
+    sum(&bill);
+    let (unseen, outside) = (number(&bill, "unseen_bytes"), &bill["outside"]);
+    println!("{} billed, {unseen} not; {outside}", bill["resident_bytes"]);
+    assert!(unseen > 4 << 20, "{unseen}");
+    assert!(number(outside, "anonymous_bytes") * 2 > unseen, "{outside}");
+}
+
 // Goal: no bill is taken by a scrape, and none of what cannot be billed. Method: metrics alone; a
 // program on another heap.
 #[test]

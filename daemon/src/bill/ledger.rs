@@ -112,7 +112,9 @@ impl Ledger {
         let recorded = |slot| Slots { slot, records };
         match run.used {
             Use::Free | Use::Untouched => self.plain(run, run.used == Use::Free),
-            Use::Slots { bytes: 0, .. } | Use::Single { usable: 0, .. } => self.moved(run),
+            Use::Slots { bytes: 0, .. } | Use::Single { usable: 0, .. } => {
+                self.moved(run);
+            }
             Use::Slots { bytes, .. } if !records.is_empty() => {
                 self.run(run, recorded(u64::from(bytes)));
             }
@@ -137,12 +139,14 @@ impl Ledger {
         }
     }
 
-    /// Adds a run that could not be read whole.
-    pub fn moved(&mut self, run: &Run) {
-        self.parts.moved += self.resident.bytes(run.start, run.start + run.bytes);
+    /// Adds a run that could not be read whole; answers its resident bytes.
+    pub fn moved(&mut self, run: &Run) -> u64 {
+        let bytes = self.resident.bytes(run.start, run.start + run.bytes);
+        self.parts.moved += bytes;
         self.each_page(run, |ledger, at, resident| {
             ledger.in_range(at, resident, Holder::Many);
         });
+        bytes
     }
 
     /// Parts and costs by site.

@@ -56,6 +56,8 @@ pub struct Survey {
     pub around: Around,
     /// Runs that changed while they were read, and structs that made no sense.
     pub moved_runs: u64,
+    /// Committed bytes in reserves that the header does not name.
+    pub unseen: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -86,6 +88,7 @@ pub fn take(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble>
         costs,
         around,
         moved_runs: reader.moved,
+        unseen: (place.committed >> SLICE_SHIFT << SLICE_SHIFT).saturating_sub(reader.seen),
         took: started.elapsed(),
     })
 }
@@ -117,6 +120,8 @@ struct Reader<'a, M> {
     bytes: Vec<u8>,
     words: Vec<u64>,
     moved: u64,
+    /// Bytes of slices walked over.
+    seen: u64,
 }
 
 impl<'a, M: Peek> Reader<'a, M> {
@@ -128,6 +133,7 @@ impl<'a, M: Peek> Reader<'a, M> {
             bytes: Vec::new(),
             words: Vec::new(),
             moved: 0,
+            seen: 0,
         }
     }
 
@@ -151,6 +157,7 @@ impl<'a, M: Peek> Reader<'a, M> {
         if walked < end {
             self.moved(&never_used(walked, end - walked));
         }
+        self.seen = walked - place.base;
         Ok(())
     }
 
@@ -173,8 +180,7 @@ impl<'a, M: Peek> Reader<'a, M> {
     }
 
     fn moved(&mut self, run: &Run) -> u64 {
-        self.moved += 1;
-        self.ledger.moved(run);
+        self.moved += u64::from(self.ledger.moved(run) > 0);
         run.bytes
     }
 
