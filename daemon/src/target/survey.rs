@@ -20,6 +20,12 @@ use crate::bill::ledger::Ledger;
 
 /// Longest time for one bill: a heap larger than that gets none.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Much has moved when it is more than this part.
+const MOVED: u64 = 50;
+/// A survey that took no longer may be repeated.
+const QUICK: Duration = Duration::from_millis(500);
+/// smaps and page table agree when they differ by less than this part.
+const AGREE: u64 = 200;
 /// Largest heap a process may claim: twice what the shim reserves.
 const COMMITTED_MAX: u64 = 1 << 40;
 
@@ -62,8 +68,21 @@ pub struct Survey {
     pub took: Duration,
 }
 
-/// Takes the bill of process `pid` whose books lie at `place`.
+/// Takes the bill of process `pid` whose books lie at `place`; a second time when
+/// much moved during the first and that was quick.
 pub fn take(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble> {
+    let first = once(pid, place, page_bytes)?;
+    let restless = first.parts.moved * MOVED > first.parts.sum();
+    if !restless || first.took > QUICK {
+        return Ok(first);
+    }
+    match once(pid, place, page_bytes) {
+        Ok(second) if second.parts.moved < first.parts.moved => Ok(second),
+        _ => Ok(first),
+    }
+}
+
+fn once(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble> {
     let started = Instant::now();
     if place.structs == 0 {
         return Err(Trouble::NoBooks);
@@ -74,12 +93,19 @@ pub fn take(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble>
     let memory = Memory::open(pid).map_err(|error| trouble(&error))?;
     let pages = Pagemap::open(pid, page_bytes).map_err(|error| trouble(&error))?;
     let stacks = smaps::stack_pointers(pid);
-    let text = std::fs::read(format!("/proc/{pid}/smaps")).map_err(|error| trouble(&error))?;
-    let mappings = smaps::parse(&String::from_utf8_lossy(&text));
-    let around = smaps::sort(&mappings, &reserve, place.base, &stacks);
-    let committed = place.committed.min(place.reserved);
-    let resident = resident(&pages, place.base, committed, around.slices);
-    let resident = resident.map_err(|error| trouble(&error))?;
+    let look = || -> std::io::Result<(Around, Resident)> {
+        let text = std::fs::read(format!("/proc/{pid}/smaps"))?;
+        let mappings = smaps::parse(&String::from_utf8_lossy(&text));
+        let around = smaps::sort(&mappings, &reserve, place.base, &stacks);
+        let committed = place.committed.min(place.reserved);
+        let resident = resident(&pages, place.base, committed, around.slices)?;
+        Ok((around, resident))
+    };
+    let (mut around, mut resident) = look().map_err(|error| trouble(&error))?;
+    // A heap that grew between the two readings: once more.
+    if resident.sum().abs_diff(around.slices) > around.slices / AGREE {
+        (around, resident) = look().map_err(|error| trouble(&error))?;
+    }
     let mut reader = Reader::new(&memory, place, Ledger::new(resident, around.huge > 0));
     reader.read(started + LIMIT)?;
     let (parts, costs) = reader.ledger.finish();
