@@ -165,6 +165,18 @@ fn imports_go_down_only() {
         "books are pure: no IO, no clock, no server",
     );
     forbid(
+        "daemon/src/bill",
+        &[
+            "axum",
+            "tokio",
+            "std::fs",
+            "std::net",
+            "Instant",
+            "SystemTime",
+        ],
+        "bills are pure: no IO, no clock, no server",
+    );
+    forbid(
         "shim/core/src/unwind",
         &["crate::heap", "crate::sites", "crate::records"],
         "the unwinder knows nothing above it",

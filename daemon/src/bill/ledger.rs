@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use pageshim_wire::heap::SLICE_SHIFT;
-use pageshim_wire::heap::record::{SITE_BITS, TICK_BITS};
+use pageshim_wire::heap::record::SITE_BITS;
 
 use super::cost::{Cost, Parts};
+use super::held::{Held, Live, Split};
 use super::ranges::{Holder, Ranges, SHIFT};
 use crate::target::pagemap::Resident;
 use crate::target::snapshot::{Run, Use};
@@ -26,55 +27,6 @@ pub struct Ledger {
     whole: (u64, bool),
     on_page: Vec<Held>,
     on_run: Vec<(u32, u64)>,
-}
-
-/// A live block's part of an OS page, or of several blocks of one site.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    site: u32,
-    requested: u64,
-    rounding: u64,
-    /// Blocks that begin here, and their requested bytes.
-    begins: u64,
-    live: u64,
-    /// Blocks not yet counted on a page where their site is alone.
-    fresh: u64,
-    oldest: u64,
-}
-
-impl Held {
-    fn bytes(&self) -> u64 {
-        self.requested + self.rounding
-    }
-
-    fn join(&mut self, other: &Self) {
-        self.requested += other.requested;
-        self.rounding += other.rounding;
-        self.begins += other.begins;
-        self.live += other.live;
-        self.fresh += other.fresh;
-        self.oldest = self.oldest.min(other.oldest);
-    }
-}
-
-/// A decoded record of a live block.
-#[derive(Clone, Copy, Debug)]
-struct Live {
-    site: u32,
-    birth: u64,
-    slack: u64,
-}
-
-impl Live {
-    /// `None` for a free slot, whatever else its record still says.
-    fn of(record: u64) -> Option<Self> {
-        let birth = record >> SITE_BITS & ((1 << TICK_BITS) - 1);
-        (birth != 0).then_some(Self {
-            site: (record & ((1 << SITE_BITS) - 1)) as u32,
-            birth,
-            slack: record >> (SITE_BITS + TICK_BITS),
-        })
-    }
 }
 
 /// The slots of a run: `slot` bytes each, one for each record.
@@ -112,7 +64,9 @@ impl Ledger {
         let recorded = |slot| Slots { slot, records };
         match run.used {
             Use::Free | Use::Untouched => self.plain(run, run.used == Use::Free),
-            Use::Slots { bytes: 0, .. } | Use::Single { usable: 0, .. } => self.moved(run),
+            Use::Slots { bytes: 0, .. } | Use::Single { usable: 0, .. } => {
+                self.moved(run);
+            }
             Use::Slots { bytes, .. } if !records.is_empty() => {
                 self.run(run, recorded(u64::from(bytes)));
             }
@@ -137,12 +91,14 @@ impl Ledger {
         }
     }
 
-    /// Adds a run that could not be read whole.
-    pub fn moved(&mut self, run: &Run) {
-        self.parts.moved += self.resident.bytes(run.start, run.start + run.bytes);
+    /// Adds a run that could not be read whole; answers its resident bytes.
+    pub fn moved(&mut self, run: &Run) -> u64 {
+        let bytes = self.resident.bytes(run.start, run.start + run.bytes);
+        self.parts.moved += bytes;
         self.each_page(run, |ledger, at, resident| {
             ledger.in_range(at, resident, Holder::Many);
         });
+        bytes
     }
 
     /// Parts and costs by site.
@@ -385,34 +341,5 @@ impl Ledger {
 
     fn cost(&mut self, site: u32) -> &mut Cost {
         self.costs.entry(site).or_default()
-    }
-}
-
-/// Splits bytes by weights without losing one: shares are differences of a running sum.
-#[derive(Debug)]
-struct Split {
-    bytes: u64,
-    all: u64,
-    weight: u64,
-    given: u64,
-}
-
-impl Split {
-    fn new(bytes: u64, all: u64) -> Self {
-        Self {
-            bytes,
-            all,
-            weight: 0,
-            given: 0,
-        }
-    }
-
-    fn next(&mut self, weight: u64) -> u64 {
-        self.weight += weight;
-        let upto = u128::from(self.bytes) * u128::from(self.weight) / u128::from(self.all.max(1));
-        let upto = u64::try_from(upto).unwrap_or(self.bytes);
-        let share = upto - self.given;
-        self.given = upto;
-        share
     }
 }

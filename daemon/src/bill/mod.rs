@@ -20,6 +20,7 @@
 #![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
 
 pub mod cost;
+mod held;
 pub mod ledger;
 pub mod pinners;
 pub mod ranges;

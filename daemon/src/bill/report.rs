@@ -54,6 +54,9 @@ pub struct Bill {
     pub outside: Outside,
     /// Runs that changed while they were read: their bytes are `parts.moved_bytes`.
     pub moved_runs: u64,
+    /// Committed bytes (not all of them resident) of further reserves, which a limit on
+    /// address space leads to: not billed, but among `outside.anonymous_bytes`.
+    pub unseen_bytes: u64,
     /// Bytes of blocks without records, split by counts.
     pub unrecorded_bytes: u64,
     /// Null when no huge page was there; else how `huge_excess_bytes` was found.

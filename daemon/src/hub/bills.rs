@@ -243,6 +243,7 @@ fn whole(survey: &Survey) -> Bill {
             other_bytes: around.other,
         },
         moved_runs: survey.moved_runs,
+        unseen_bytes: survey.unseen,
         unrecorded_bytes: survey.parts.unrecorded,
         huge_pages: (around.huge > 0).then(|| huge.to_owned()),
         sites_total: survey.costs.len() as u64,

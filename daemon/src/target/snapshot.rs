@@ -4,8 +4,9 @@ use pageshim_wire::heap::{Kind, SLICE_BYTES, SLICE_SHIFT, page};
 
 use super::memory::Peek;
 
-/// Structs read at a time.
-const PIECE: u64 = 512;
+/// Structs read at a time: few, so that a run is looked at soon after its struct.
+/// With 512, a busy program's runs had often changed by then.
+const PIECE: u64 = 16;
 
 /// Where the books lie, from the header of the shared state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,30 +81,28 @@ pub struct Snapshot {
 /// Reads all runs. Slice 0 is never handed out and is left out.
 pub fn take(memory: &impl Peek, place: &Place) -> Snapshot {
     let mut found = Snapshot::default();
-    let walked = walk(memory, place, |run| {
+    walk(memory, place, |run, sound| {
+        found.torn += u64::from(!sound);
         found.push(run);
-        true
+        Some(run.bytes)
     });
-    found.torn = walked.torn;
     found
 }
 
-/// How a walk went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Walked {
-    /// Structs that made no sense; their slices were given as untouched.
-    pub torn: u64,
-    /// Where it stopped: the end of the committed slices unless a struct could not be read.
-    pub end: u64,
-}
-
-/// Gives each run to `each`, in order of address and without keeping them, until
-/// that says stop.
-pub fn walk(memory: &impl Peek, place: &Place, mut each: impl FnMut(Run) -> bool) -> Walked {
+/// Gives each run to `each`, in order of address and without keeping them. Where a
+/// struct makes no sense its slice is given as untouched, and false with it. `each`
+/// answers the bytes it has dealt with (a run may have another length by then), or
+/// `None` to stop. Answers where the walk stopped: at the end of the committed
+/// slices, unless it was told to or a struct could not be read.
+pub fn walk(
+    memory: &impl Peek,
+    place: &Place,
+    mut each: impl FnMut(Run, bool) -> Option<u64>,
+) -> u64 {
     let slices = place.committed.min(place.reserved) >> SLICE_SHIFT;
     let mut piece = Vec::new();
     let mut loaded = 0..0;
-    let (mut slice, mut torn) = (1, 0);
+    let mut slice = 1;
     while slice < slices && place.structs != 0 {
         if !loaded.contains(&slice) {
             let count = PIECE.min(slices - slice);
@@ -115,15 +114,13 @@ pub fn walk(memory: &impl Peek, place: &Place, mut each: impl FnMut(Run) -> bool
         }
         let at = ((slice - loaded.start) as usize) * page::BYTES;
         let run = Struct(&piece[at..at + page::BYTES]).run(place, slice, slices);
-        torn += u64::from(run.is_none());
-        let run = run.unwrap_or(untouched(place, slice));
-        slice += run.bytes >> SLICE_SHIFT;
-        if !each(run) {
-            break;
+        let sound = run.is_some();
+        match each(run.unwrap_or(untouched(place, slice)), sound) {
+            Some(bytes) => slice += (bytes >> SLICE_SHIFT).max(1),
+            None => break,
         }
     }
-    let end = place.base + (slice.min(slices) << SLICE_SHIFT);
-    Walked { torn, end }
+    place.base + (slice.min(slices) << SLICE_SHIFT)
 }
 
 /// Reads the struct of one run anew; `None` when it makes no sense now.

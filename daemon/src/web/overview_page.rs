@@ -286,6 +286,7 @@ mod tests {
         let page = render(&report, Path::new("/l.so"), Path::new("/s"), 0).expect("renders");
         let (zoo, worker) = (page.find("pid 4711"), page.find("pid 4712"));
         assert!(zoo.is_some() && zoo < worker);
+        assert_eq!(page.matches("waste?process=").count(), 1, "of what runs");
         assert!(page.contains("killed by SIGKILL") && page.contains("12 (socket full 12)"));
         assert!(!page.contains("<img src=x>") && page.contains("&#60;img src=x&#62;"));
     }

@@ -109,6 +109,11 @@ fn bill_block(out: &mut String, process: &Process) {
         "outside",
         outside.join(", "),
     );
+    if bill.unseen_bytes > 0 {
+        let bytes = units::bytes(bill.unseen_bytes);
+        let why = "committed in further reserves (the address space is limited)";
+        let _ = writeln!(out, "  {:<10} {bytes} {why}", "not billed");
+    }
     for pinner in &bill.pinners {
         let _ = writeln!(out, "  {:<10} {}", "pinned", clean(&pinner.sentence));
     }

@@ -134,11 +134,11 @@ pub(crate) fn explained(bill: &Bill) -> String {
     format!("{:.2} %", bill.explained_percent)
 }
 
-/// `4.0 KiB less than smaps`, or `the same`.
+/// `4.0 KiB less than smaps`, or `no difference`.
 pub(crate) fn difference(bill: &Bill) -> String {
     let apart = units::bytes(bill.difference_bytes.unsigned_abs());
     match bill.difference_bytes {
-        0 => "the same".to_owned(),
+        0 => "no difference".to_owned(),
         more if more > 0 => format!("{apart} more than smaps"),
         _ => format!("{apart} less than smaps"),
     }
