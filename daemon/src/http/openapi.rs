@@ -79,6 +79,18 @@ fn paths() -> Value {
         "application/json",
         json!([process()]),
     );
+    add(
+        "/sizes",
+        "Size classes: slots, rounding, free slots and tails of each",
+        "text/html",
+        json!([process(), refresh()]),
+    );
+    add(
+        "/sizes.json",
+        "The same",
+        "application/json",
+        json!([process()]),
+    );
     let id =
         json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
     add(

@@ -5,6 +5,7 @@ use std::pin::Pin;
 
 use crate::bill::report::Waste;
 use crate::books::report::Report;
+use crate::books::sizes::Sizes;
 use crate::hub::{Filter, Hub};
 
 /// An answer that takes its time.
@@ -16,6 +17,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn report<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Report>;
     /// The bills.
     fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste>;
+    /// The size classes.
+    fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes>;
     /// The metrics text.
     fn metrics(&self) -> Answer<'_, String>;
     /// Are new processes accepted?
@@ -29,6 +32,10 @@ impl Source for Hub {
 
     fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste> {
         Box::pin(Hub::waste(self, filter))
+    }
+
+    fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes> {
+        Box::pin(Hub::sizes(self, filter))
     }
 
     fn metrics(&self) -> Answer<'_, String> {

@@ -7,6 +7,7 @@ use super::source::Answer;
 use super::*;
 use crate::bill::report::Waste;
 use crate::books::report::Report;
+use crate::books::sizes::Sizes;
 use crate::hub::Filter;
 use crate::web::fixture;
 
@@ -28,6 +29,10 @@ impl Source for Fixture {
                 .retain(|entry| filter.process.as_deref().is_none_or(|p| named(p, entry)));
             waste
         })
+    }
+
+    fn sizes<'a>(&'a self, _: &'a Filter) -> Answer<'a, Sizes> {
+        Box::pin(async { fixture::sizes() })
     }
 
     fn metrics(&self) -> Answer<'_, String> {
@@ -119,6 +124,9 @@ fn every_route_answers() {
             "process,pid,",
         ),
         ("/leaks.txt", "text/plain; charset=utf-8", "zoo (pid 4711"),
+        ("/sizes", "text/html; charset=utf-8", "Size classes"),
+        ("/sizes?format=json", "application/json", "\"classes\":[{"),
+        ("/sizes.json", "application/json", "\"slot_bytes\":64"),
         ("/processes.json", "application/json", "\"pid\":4711"),
         ("/api/v1/processes", "application/json", "\"pid\":4711"),
         ("/api/v1/leaks", "application/json", "\"leaks\":[{"),

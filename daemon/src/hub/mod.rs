@@ -49,6 +49,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::bill::report::Waste;
 use crate::books::report::{Exit, Report};
+use crate::books::sizes::Sizes;
 use crate::capture::CaptureError;
 use crate::ingest::socket::Socket;
 use crate::symbols::Symbols;
@@ -127,6 +128,13 @@ impl Hub {
     pub async fn waste(&self, filter: &Filter) -> Waste {
         let filter = filter.clone();
         self.blocking(move |inner| reports::waste(inner, &filter))
+            .await
+    }
+
+    /// The size classes of the processes `filter` takes.
+    pub async fn sizes(&self, filter: &Filter) -> Sizes {
+        let filter = filter.clone();
+        self.blocking(move |inner| reports::sizes(inner, &filter))
             .await
     }
 

@@ -12,6 +12,7 @@ use crate::bill::report::{Bill, Waste};
 use crate::books::filter::Filter;
 use crate::books::leaks::Lead;
 use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
+use crate::books::sizes::{Entry, Sizes};
 use crate::capture::{CaptureError, Counts, Writer};
 use crate::metrics::{self, Scrape, Site, Subject};
 use crate::symbols::Session;
@@ -98,6 +99,16 @@ pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
     Waste {
         schema_version: SCHEMA_VERSION,
         processes: wanted.iter().take(BILLS).map(entry).collect(),
+    }
+}
+
+/// Size classes of the processes `filter` takes.
+pub fn sizes(inner: &Inner, filter: &Filter) -> Sizes {
+    let looks = records(inner).into_iter().map(|record| record.look());
+    let taken = looks.filter(|observed| filter.takes_process(&observed.process));
+    Sizes {
+        schema_version: SCHEMA_VERSION,
+        processes: taken.map(Entry::of).collect(),
     }
 }
 

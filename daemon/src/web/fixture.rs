@@ -7,6 +7,7 @@ use crate::books::report::{
     Amount, Exit, Frame, Leak, MisuseReport, Pages, Process, Report, SCHEMA_VERSION, State,
     Syscalls, Threads,
 };
+use crate::books::sizes::{self, Size, Sizes};
 
 /// A function name as an attacker would choose it.
 pub(crate) const HOSTILE: &str = "evil<script>alert(1)</script>\"'&\u{1b}[31m=cmd";
@@ -259,5 +260,37 @@ pub(crate) fn waste() -> Waste {
     Waste {
         schema_version: SCHEMA_VERSION,
         processes: vec![zoo, dead],
+    }
+}
+
+/// Classes of the zoo, one of them full, one empty, and singletons; and of the dead worker none.
+pub(crate) fn sizes() -> Sizes {
+    let class = |slot_bytes, parts: [u64; 4], slots: [u64; 2]| Size {
+        slot_bytes,
+        live_slots: slots[0],
+        free_slots: slots[1],
+        page_bytes: parts.iter().sum(),
+        requested_bytes: parts[0],
+        rounding_bytes: parts[1],
+        free_slot_bytes: parts[2],
+        tail_bytes: parts[3],
+    };
+    let entry = |process: Process, classes| sizes::Entry {
+        process: process.id,
+        pid: process.pid,
+        name: process.name,
+        state: process.state.name().to_owned(),
+        mode: process.mode,
+        classes,
+    };
+    let [dead, zoo] = report().processes.try_into().expect("two");
+    let classes = vec![
+        class(64, [6400, 0, 57_600, 1536], [100, 900]),
+        class(1280, [0, 0, 64_000, 1536], [0, 50]),
+        class(0, [100_000, 6_496, 0, 24_576], [1, 0]),
+    ];
+    Sizes {
+        schema_version: SCHEMA_VERSION,
+        processes: vec![entry(zoo, classes), entry(dead, Vec::new())],
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod leaks_page;
 pub(crate) mod names;
 pub(crate) mod overview_page;
 pub(crate) mod query;
+pub(crate) mod sizes_page;
 pub(crate) mod text;
 pub(crate) mod units;
 pub(crate) mod view;
