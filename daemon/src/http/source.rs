@@ -6,6 +6,7 @@ use std::pin::Pin;
 use crate::bill::report::Waste;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
+use crate::heatmap::report::{Asked, Chart};
 use crate::hub::{Filter, Hub};
 
 /// An answer that takes its time.
@@ -19,6 +20,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste>;
     /// The size classes.
     fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes>;
+    /// A picture of a heap.
+    fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
     /// The metrics text.
     fn metrics(&self) -> Answer<'_, String>;
     /// Are new processes accepted?
@@ -36,6 +39,10 @@ impl Source for Hub {
 
     fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes> {
         Box::pin(Hub::sizes(self, filter))
+    }
+
+    fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart> {
+        Box::pin(Hub::chart(self, asked))
     }
 
     fn metrics(&self) -> Answer<'_, String> {

@@ -8,6 +8,7 @@ use crate::books::report::{
     Syscalls, Threads,
 };
 use crate::books::sizes::{self, Size, Sizes};
+use crate::heatmap::report as heatmap;
 
 /// A function name as an attacker would choose it.
 pub(crate) const HOSTILE: &str = "evil<script>alert(1)</script>\"'&\u{1b}[31m=cmd";
@@ -292,5 +293,57 @@ pub(crate) fn sizes() -> Sizes {
     Sizes {
         schema_version: SCHEMA_VERSION,
         processes: vec![entry(zoo, classes), entry(dead, Vec::new())],
+    }
+}
+
+/// Three cells of the zoo: one in use, held by a hostile site; one kept; one that the filter
+/// leaves out.
+pub(crate) fn chart() -> heatmap::Chart {
+    let place = |start: u64, state: &str| heatmap::Place {
+        start: format!("0x{start:x}"),
+        bytes: 65_536,
+        state: state.to_owned(),
+        matches: true,
+        ..heatmap::Place::default()
+    };
+    let holder = heatmap::Holder {
+        site: "00000000000000aa".to_owned(),
+        function: HOSTILE.to_owned(),
+        blocks: 812,
+        bytes: 51_968,
+    };
+    let used = heatmap::Place {
+        in_use_bytes: 65_536,
+        resident_bytes: 65_536,
+        live_bytes: 51_968,
+        runs: 1,
+        slots: 1024,
+        carved_slots: 1000,
+        live_slots: 812,
+        classes: vec![64],
+        sites: vec![holder.clone()],
+        sites_total: 3,
+        ..place(0x7f00_0001_0000, "in_use")
+    };
+    let back = heatmap::Place {
+        free_bytes: 65_536,
+        matches: false,
+        ..place(0x7f00_0003_0000, "free")
+    };
+    heatmap::Chart {
+        schema_version: SCHEMA_VERSION,
+        process: Some("1f00baa1c0ffee01".to_owned()),
+        pid: 4711,
+        name: HOSTILE.to_owned(),
+        heap: Some(heatmap::Heap {
+            cell_bytes: 65_536,
+            resident_bytes: 65_536,
+            classes: vec![64, 0],
+            sites: vec![holder],
+            sites_total: 4,
+            cells: vec![used, place(0x7f00_0002_0000, "retained"), back],
+            ..heatmap::Heap::default()
+        }),
+        why_not: None,
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod headline;
 pub(crate) mod leaks_page;
 pub(crate) mod names;
 pub(crate) mod overview_page;
+pub(crate) mod pages_page;
 pub(crate) mod query;
 pub(crate) mod sizes_page;
 pub(crate) mod text;
