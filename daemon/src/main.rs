@@ -4,6 +4,7 @@ mod bill;
 mod books;
 mod capture;
 mod cli;
+mod heatmap;
 mod http;
 mod hub;
 mod ingest;

@@ -8,6 +8,7 @@
 //!   daemon        a daemon of the case's own: socket, port, data directory
 //!   view, metrics what an operator sees: /leaks.json and /metrics, parsed
 //!   raw           a peer that breaks the protocol on purpose
+//!   browser       a chromium that presses keys
 //!   job           one program run, with a deadline
 //!   programs      victims from tests/programs, compiled once
 //!   setting       settings of the whole system, changed for a moment
@@ -18,6 +19,7 @@
 //! I2. Nothing sleeps and hopes: [`wait_until`] polls a condition up to a deadline.
 //! I3. Whatever a case started is dead and its directory gone when it ends.
 
+pub mod browser;
 pub mod daemon;
 pub mod http;
 pub mod job;
@@ -33,6 +35,7 @@ pub mod view;
 
 use std::time::{Duration, Instant};
 
+pub use browser::Browser;
 pub use daemon::Daemon;
 pub use job::{Ended, Job, Outcome, Running};
 pub use setting::Setting;

@@ -25,6 +25,7 @@ pub mod pages;
 pub mod report;
 pub mod sampled;
 pub mod sites;
+pub mod sizes;
 pub mod stacks;
 pub mod summary;
 pub mod tally;

@@ -1,7 +1,8 @@
 //! The page account: where each committed byte goes.
 
-use super::header::{Class, Header};
-use super::report::{Amount, Pages};
+use super::header::Header;
+use super::report::Pages;
+use super::sizes;
 use super::threads::{ThreadSums, more};
 use pageshim_wire::process::word;
 
@@ -21,13 +22,12 @@ pub struct ClassSlots {
 pub fn account(header: &Header, threads: &ThreadSums) -> Pages {
     let mut pages = Pages::default();
     let mut in_classes = 0;
-    for (class, sums) in header.classes().iter().zip(&threads.classes) {
-        let live = match header.interval() {
-            Some(_) => within(class, sums.live()),
-            None => sums.live(),
-        };
-        add_class(&mut pages, class, live);
-        more(&mut in_classes, class.page_bytes);
+    for size in sizes::of(header, threads) {
+        more(&mut pages.requested_bytes, size.requested_bytes);
+        more(&mut pages.rounding_bytes, size.rounding_bytes);
+        more(&mut pages.free_slot_bytes, size.free_slot_bytes);
+        more(&mut pages.tail_bytes, size.tail_bytes);
+        more(&mut in_classes, size.page_bytes);
     }
     let committed = header.word(word::HEAP_COMMITTED);
     pages.retained_bytes = committed.saturating_sub(in_classes);
@@ -43,40 +43,6 @@ pub fn account(header: &Header, threads: &ThreadSums) -> Pages {
     .into_iter()
     .fold(0, u64::saturating_add);
     pages
-}
-
-/// An estimate of what is live, cut to the slots there are: the account is of
-/// committed bytes, which are exact.
-fn within(class: &Class, live: Amount) -> Amount {
-    if class.slot_bytes == 0 {
-        let bytes = live.bytes.min(class.capacity);
-        return Amount { bytes, ..live };
-    }
-    let blocks = live.blocks.min(class.capacity);
-    Amount {
-        blocks,
-        bytes: live.bytes.min(blocks.saturating_mul(class.slot_bytes)),
-    }
-}
-
-fn add_class(pages: &mut Pages, class: &Class, live: Amount) {
-    more(&mut pages.requested_bytes, live.bytes);
-    let (used, carved) = if class.slot_bytes == 0 {
-        // Singletons: all carved bytes hold blocks.
-        (
-            class.capacity.max(live.bytes),
-            class.capacity.max(live.bytes),
-        )
-    } else {
-        let used = live.blocks.saturating_mul(class.slot_bytes);
-        (used, class.capacity.saturating_mul(class.slot_bytes))
-    };
-    more(&mut pages.rounding_bytes, used.saturating_sub(live.bytes));
-    more(&mut pages.free_slot_bytes, carved.saturating_sub(used));
-    more(
-        &mut pages.tail_bytes,
-        class.page_bytes.saturating_sub(carved),
-    );
 }
 
 /// The classes that have any slot.

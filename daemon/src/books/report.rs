@@ -44,6 +44,17 @@ pub enum State {
     Killed,
 }
 
+impl State {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Exited => "exited",
+            Self::Killed => "killed",
+        }
+    }
+}
+
 /// How a process ended, as far as known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {

@@ -11,6 +11,7 @@ use pageshim_wire::thread::API_NAMES;
 use super::header::Header;
 use super::pages::{self, ClassSlots};
 use super::report::{Amount, Process, Syscalls};
+use super::sizes::{self, Size};
 use super::tally::Tally;
 use super::threads::{ThreadSums, plus};
 use super::when::rfc3339;
@@ -24,6 +25,8 @@ pub struct Observed {
     pub tally: Tally,
     /// Size classes with any slot.
     pub slots: Vec<ClassSlots>,
+    /// The page account by size class, classes with any page.
+    pub sizes: Vec<Size>,
 }
 
 /// Builds the numbers from what was decoded.
@@ -65,7 +68,14 @@ pub fn observe(header: &Header, threads: &ThreadSums) -> Observed {
         process,
         tally: Tally::of(header, threads),
         slots: pages::slots(header, threads),
+        sizes: sizes(header, threads),
     }
+}
+
+fn sizes(header: &Header, threads: &ThreadSums) -> Vec<Size> {
+    let mut sizes = sizes::of(header, threads);
+    sizes.retain(|size| size.page_bytes > 0 || size.live_slots > 0);
+    sizes
 }
 
 /// The id of a token.

@@ -79,6 +79,40 @@ fn paths() -> Value {
         "application/json",
         json!([process()]),
     );
+    let one = |page: bool| {
+        let text = json!({ "type": "string" });
+        let number = json!({ "type": "integer", "minimum": 0 });
+        let mut all = vec![
+            process(),
+            parameter("site", &text, "Site id: other cells do not match"),
+            parameter(
+                "slot",
+                &number,
+                "Slot bytes of a class, 0 for singletons: other cells do not match",
+            ),
+        ];
+        all.extend(page.then(refresh));
+        Value::Array(all)
+    };
+    add(
+        "/pages",
+        "Map of a running process's heap, a cell for each slice or more",
+        "text/html",
+        one(true),
+    );
+    add("/pages.json", "The same", "application/json", one(false));
+    add(
+        "/sizes",
+        "Size classes: slots, rounding, free slots and tails of each",
+        "text/html",
+        json!([process(), refresh()]),
+    );
+    add(
+        "/sizes.json",
+        "The same",
+        "application/json",
+        json!([process()]),
+    );
     let id =
         json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
     add(

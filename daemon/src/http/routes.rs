@@ -14,13 +14,16 @@ use super::problem::{self, Problem};
 use super::{App, Processes, auth, guard, openapi};
 use crate::books::report::{Report, SCHEMA_VERSION};
 use crate::hub::Filter;
+use crate::web::pages_page::Wish;
 use crate::web::view::View;
-use crate::web::{assets, csv, leaks_page, overview_page, text, waste_page};
+use crate::web::{
+    assets, csv, leaks_page, overview_page, pages_page, sizes_page, text, waste_page,
+};
 
 type Answer = Result<Response, Problem>;
 
 /// Every path, as `/openapi.json` lists them.
-pub(crate) const PATHS: [&str; 17] = [
+pub(crate) const PATHS: [&str; 21] = [
     "/",
     "/leaks",
     "/leaks.json",
@@ -28,6 +31,10 @@ pub(crate) const PATHS: [&str; 17] = [
     "/leaks.txt",
     "/waste",
     "/waste.json",
+    "/pages",
+    "/pages.json",
+    "/sizes",
+    "/sizes.json",
     "/processes.json",
     "/metrics",
     "/healthz",
@@ -50,6 +57,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/leaks.txt", get(leaks_text))
         .route("/waste", get(waste))
         .route("/waste.json", get(waste_json))
+        .route("/pages", get(pages))
+        .route("/pages.json", get(pages_json))
+        .route("/sizes", get(sizes))
+        .route("/sizes.json", get(sizes_json))
         .route("/processes.json", get(processes))
         .route("/metrics", get(metrics))
         .route("/healthz", get(alive))
@@ -195,30 +206,77 @@ async fn waste(
     headers: HeaderMap,
 ) -> Answer {
     let view = view(query)?;
+    let format = page_or_json(view.format.as_deref(), &headers)?;
+    let waste = app.source.waste(&of_process(&view)).await;
+    if format == Format::Json {
+        return json_answer(&waste);
+    }
+    let all = app.source.report(&no_leaks()).await.processes;
+    page(waste_page::render(&all, &waste, &view))
+}
+
+/// What to answer where there are a page and its twin only.
+fn page_or_json(named: Option<&str>, headers: &HeaderMap) -> Result<Format, Problem> {
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok());
-    let wanted = match &view.format {
+    let wanted = match named {
         Some(name) => Format::named(name),
         None => Format::accepted(accept),
     };
-    let waste = app.source.waste(&of_process(&view)).await;
-    match wanted {
-        Some(Format::Json) => json_answer(&waste),
-        Some(Format::Html) => {
-            let all = app.source.report(&no_leaks()).await.processes;
-            page(waste_page::render(&all, &waste, &view))
-        }
-        _ => Err(Problem::new(
-            406,
-            "there is text/html and application/json".to_owned(),
-        )),
-    }
+    let known = |format: &Format| matches!(format, Format::Html | Format::Json);
+    wanted
+        .filter(known)
+        .ok_or_else(|| Problem::new(406, "there is text/html and application/json".to_owned()))
 }
 
 async fn waste_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
     let view = view(query)?;
     json_answer(&app.source.waste(&of_process(&view)).await)
+}
+
+async fn sizes(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let view = view(query)?;
+    let format = page_or_json(view.format.as_deref(), &headers)?;
+    let sizes = app.source.sizes(&of_process(&view)).await;
+    if format == Format::Json {
+        return json_answer(&sizes);
+    }
+    let all = app.source.report(&no_leaks()).await.processes;
+    page(sizes_page::render(&all, &sizes, &view))
+}
+
+async fn sizes_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    let view = view(query)?;
+    json_answer(&app.source.sizes(&of_process(&view)).await)
+}
+
+async fn pages(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let wish = wish(query)?;
+    let format = page_or_json(wish.format.as_deref(), &headers)?;
+    let chart = app.source.chart(&wish.asked).await;
+    if format == Format::Json {
+        return json_answer(&chart);
+    }
+    let all = app.source.report(&no_leaks()).await.processes;
+    page(pages_page::render(&all, &chart, &wish))
+}
+
+async fn pages_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    let wish = wish(query)?;
+    json_answer(&app.source.chart(&wish.asked).await)
+}
+
+fn wish(query: Option<String>) -> Result<Wish, Problem> {
+    Wish::parse(query.as_deref().unwrap_or_default()).map_err(|why| Problem::new(400, why))
 }
 
 /// The bill of one process, with who it is.

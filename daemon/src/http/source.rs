@@ -5,6 +5,8 @@ use std::pin::Pin;
 
 use crate::bill::report::Waste;
 use crate::books::report::Report;
+use crate::books::sizes::Sizes;
+use crate::heatmap::report::{Asked, Chart};
 use crate::hub::{Filter, Hub};
 
 /// An answer that takes its time.
@@ -16,6 +18,10 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn report<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Report>;
     /// The bills.
     fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste>;
+    /// The size classes.
+    fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes>;
+    /// A picture of a heap.
+    fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
     /// The metrics text.
     fn metrics(&self) -> Answer<'_, String>;
     /// Are new processes accepted?
@@ -29,6 +35,14 @@ impl Source for Hub {
 
     fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste> {
         Box::pin(Hub::waste(self, filter))
+    }
+
+    fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes> {
+        Box::pin(Hub::sizes(self, filter))
+    }
+
+    fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart> {
+        Box::pin(Hub::chart(self, asked))
     }
 
     fn metrics(&self) -> Answer<'_, String> {

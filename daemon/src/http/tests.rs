@@ -7,6 +7,8 @@ use super::source::Answer;
 use super::*;
 use crate::bill::report::Waste;
 use crate::books::report::Report;
+use crate::books::sizes::Sizes;
+use crate::heatmap::report::{Asked, Chart};
 use crate::hub::Filter;
 use crate::web::fixture;
 
@@ -28,6 +30,14 @@ impl Source for Fixture {
                 .retain(|entry| filter.process.as_deref().is_none_or(|p| named(p, entry)));
             waste
         })
+    }
+
+    fn sizes<'a>(&'a self, _: &'a Filter) -> Answer<'a, Sizes> {
+        Box::pin(async { fixture::sizes() })
+    }
+
+    fn chart<'a>(&'a self, _: &'a Asked) -> Answer<'a, Chart> {
+        Box::pin(async { fixture::chart() })
     }
 
     fn metrics(&self) -> Answer<'_, String> {
@@ -119,6 +129,12 @@ fn every_route_answers() {
             "process,pid,",
         ),
         ("/leaks.txt", "text/plain; charset=utf-8", "zoo (pid 4711"),
+        ("/pages", "text/html; charset=utf-8", "Map of the heap"),
+        ("/pages?format=json", "application/json", "\"cells\":[{"),
+        ("/pages.json", "application/json", "\"state\":\"in_use\""),
+        ("/sizes", "text/html; charset=utf-8", "Size classes"),
+        ("/sizes?format=json", "application/json", "\"classes\":[{"),
+        ("/sizes.json", "application/json", "\"slot_bytes\":64"),
         ("/processes.json", "application/json", "\"pid\":4711"),
         ("/api/v1/processes", "application/json", "\"pid\":4711"),
         ("/api/v1/leaks", "application/json", "\"leaks\":[{"),
@@ -204,6 +220,7 @@ fn errors_are_problems() {
         ("GET", "/no/such/page", 404, "nothing at /no/such/page"),
         ("GET", "/assets/style.css", 404, "reload"),
         ("GET", "/leaks?min-bytes=1", 400, "known are"),
+        ("GET", "/pages?slot=x", 400, "no number"),
         ("GET", "/leaks?format=pdf", 400, "choose from"),
         ("POST", "/leaks", 405, "GET or HEAD"),
     ] {

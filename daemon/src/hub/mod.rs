@@ -24,6 +24,7 @@
 #![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
 
 mod bills;
+mod charts;
 mod clock;
 mod connections;
 mod endings;
@@ -49,7 +50,9 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::bill::report::Waste;
 use crate::books::report::{Exit, Report};
+use crate::books::sizes::Sizes;
 use crate::capture::CaptureError;
+use crate::heatmap::report::{Asked, Chart};
 use crate::ingest::socket::Socket;
 use crate::symbols::Symbols;
 
@@ -127,6 +130,20 @@ impl Hub {
     pub async fn waste(&self, filter: &Filter) -> Waste {
         let filter = filter.clone();
         self.blocking(move |inner| reports::waste(inner, &filter))
+            .await
+    }
+
+    /// The size classes of the processes `filter` takes.
+    pub async fn sizes(&self, filter: &Filter) -> Sizes {
+        let filter = filter.clone();
+        self.blocking(move |inner| reports::sizes(inner, &filter))
+            .await
+    }
+
+    /// A picture of a running process's heap.
+    pub async fn chart(&self, asked: &Asked) -> Chart {
+        let asked = asked.clone();
+        self.blocking(move |inner| reports::chart(inner, &asked))
             .await
     }
 

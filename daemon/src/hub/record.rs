@@ -8,6 +8,7 @@ use pageshim_wire::process::word;
 use tokio::sync::Notify;
 
 use super::bills::Kept;
+use super::charts;
 use super::clock::now_ns;
 use super::procfs;
 use crate::books::book::Book;
@@ -39,6 +40,8 @@ pub struct Record {
     pub active: AtomicBool,
     /// Held while its bill is taken: others wait for that one.
     pub billing: Mutex<()>,
+    /// The last chart of its heap, locked while the next is taken.
+    pub chart: Mutex<Option<Arc<charts::Kept>>>,
     /// Told when its connection is replaced or it ended.
     pub changed: Notify,
     inside: Mutex<Inside>,
@@ -114,6 +117,7 @@ impl Record {
             events: [const { AtomicU64::new(0) }; EVENTS],
             active: AtomicBool::new(true),
             billing: Mutex::new(()),
+            chart: Mutex::new(None),
             changed: Notify::new(),
             inside: Mutex::new(Inside {
                 source: Source::Live(Arc::clone(&state), book),

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use super::leads::{Seen, misuse, resolve, resolve_mixed};
 use super::record::Record;
-use super::{Inner, bills, registry};
+use super::{Inner, bills, charts, registry};
 use crate::bill::report::{Bill, Waste};
 use crate::books::filter::Filter;
 use crate::books::leaks::Lead;
 use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
+use crate::books::sizes::{Entry, Sizes};
 use crate::capture::{CaptureError, Counts, Writer};
+use crate::heatmap::report::{Asked, Chart};
 use crate::metrics::{self, Scrape, Site, Subject};
 use crate::symbols::Session;
 
@@ -98,6 +100,37 @@ pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
     Waste {
         schema_version: SCHEMA_VERSION,
         processes: wanted.iter().take(BILLS).map(entry).collect(),
+    }
+}
+
+/// The chart of the process that is asked for: of the newest that runs when there are
+/// several, or none is named.
+pub fn chart(inner: &Inner, asked: &Asked) -> Chart {
+    let filter = Filter {
+        process: asked.process.clone(),
+        ..Filter::default()
+    };
+    let mut found = records(inner);
+    found.retain(|record| filter.takes_process(&record.look().process));
+    found.sort_by_key(|record| record.end().is_some());
+    let chosen = found.first();
+    let runs = |record: &&Arc<Record>| asked.process.is_some() || record.end().is_none();
+    let Some(record) = chosen.filter(runs) else {
+        return Chart {
+            schema_version: SCHEMA_VERSION,
+            ..Chart::default()
+        };
+    };
+    charts::chart(&mut inner.symbols.session(), record, asked)
+}
+
+/// Size classes of the processes `filter` takes.
+pub fn sizes(inner: &Inner, filter: &Filter) -> Sizes {
+    let looks = records(inner).into_iter().map(|record| record.look());
+    let taken = looks.filter(|observed| filter.takes_process(&observed.process));
+    Sizes {
+        schema_version: SCHEMA_VERSION,
+        processes: taken.map(Entry::of).collect(),
     }
 }
 

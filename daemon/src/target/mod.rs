@@ -7,6 +7,7 @@
 //! pagemap   which OS pages are in RAM
 //! snapshot  the heap's runs, from its page structs
 //! smaps     what else is in RAM
+//! picture   all of it into a chart (`crate::heatmap`)
 //! survey    all of it into a bill (`crate::bill`)
 //! ```
 //! The process is not stopped: what is read may be torn or already stale. Every
@@ -16,6 +17,7 @@
 
 pub mod memory;
 pub mod pagemap;
+pub mod picture;
 pub mod smaps;
 pub mod snapshot;
 pub mod survey;

@@ -7,6 +7,8 @@ use crate::books::report::{
     Amount, Exit, Frame, Leak, MisuseReport, Pages, Process, Report, SCHEMA_VERSION, State,
     Syscalls, Threads,
 };
+use crate::books::sizes::{self, Size, Sizes};
+use crate::heatmap::report as heatmap;
 
 /// A function name as an attacker would choose it.
 pub(crate) const HOSTILE: &str = "evil<script>alert(1)</script>\"'&\u{1b}[31m=cmd";
@@ -259,5 +261,89 @@ pub(crate) fn waste() -> Waste {
     Waste {
         schema_version: SCHEMA_VERSION,
         processes: vec![zoo, dead],
+    }
+}
+
+/// Classes of the zoo, one of them full, one empty, and singletons; and of the dead worker none.
+pub(crate) fn sizes() -> Sizes {
+    let class = |slot_bytes, parts: [u64; 4], slots: [u64; 2]| Size {
+        slot_bytes,
+        live_slots: slots[0],
+        free_slots: slots[1],
+        page_bytes: parts.iter().sum(),
+        requested_bytes: parts[0],
+        rounding_bytes: parts[1],
+        free_slot_bytes: parts[2],
+        tail_bytes: parts[3],
+    };
+    let entry = |process: Process, classes| sizes::Entry {
+        process: process.id,
+        pid: process.pid,
+        name: process.name,
+        state: process.state.name().to_owned(),
+        mode: process.mode,
+        classes,
+    };
+    let [dead, zoo] = report().processes.try_into().expect("two");
+    let classes = vec![
+        class(64, [6400, 0, 57_600, 1536], [100, 900]),
+        class(1280, [0, 0, 64_000, 1536], [0, 50]),
+        class(0, [100_000, 6_496, 0, 24_576], [1, 0]),
+    ];
+    Sizes {
+        schema_version: SCHEMA_VERSION,
+        processes: vec![entry(zoo, classes), entry(dead, Vec::new())],
+    }
+}
+
+/// Three cells of the zoo: one in use, held by a hostile site; one kept; one that the filter
+/// leaves out.
+pub(crate) fn chart() -> heatmap::Chart {
+    let place = |start: u64, state: &str| heatmap::Place {
+        start: format!("0x{start:x}"),
+        bytes: 65_536,
+        state: state.to_owned(),
+        matches: true,
+        ..heatmap::Place::default()
+    };
+    let holder = heatmap::Holder {
+        site: "00000000000000aa".to_owned(),
+        function: HOSTILE.to_owned(),
+        blocks: 812,
+        bytes: 51_968,
+    };
+    let used = heatmap::Place {
+        in_use_bytes: 65_536,
+        resident_bytes: 65_536,
+        live_bytes: 51_968,
+        runs: 1,
+        slots: 1024,
+        carved_slots: 1000,
+        live_slots: 812,
+        classes: vec![64],
+        sites: vec![holder.clone()],
+        sites_total: 3,
+        ..place(0x7f00_0001_0000, "in_use")
+    };
+    let back = heatmap::Place {
+        free_bytes: 65_536,
+        matches: false,
+        ..place(0x7f00_0003_0000, "free")
+    };
+    heatmap::Chart {
+        schema_version: SCHEMA_VERSION,
+        process: Some("1f00baa1c0ffee01".to_owned()),
+        pid: 4711,
+        name: HOSTILE.to_owned(),
+        heap: Some(heatmap::Heap {
+            cell_bytes: 65_536,
+            resident_bytes: 65_536,
+            classes: vec![64, 0],
+            sites: vec![holder],
+            sites_total: 4,
+            cells: vec![used, place(0x7f00_0002_0000, "retained"), back],
+            ..heatmap::Heap::default()
+        }),
+        why_not: None,
     }
 }

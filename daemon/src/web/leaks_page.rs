@@ -9,7 +9,7 @@ use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::{CLASSES, Sort, View};
-use crate::web::{headline, names, units, words};
+use crate::web::{headline, names, query, units, words};
 
 /// Rows of the page unless the URL says otherwise.
 pub(crate) const ROWS: usize = 100;
@@ -25,6 +25,8 @@ struct Leaks<'a> {
     refresh: u32,
     view: &'a View,
     query: String,
+    /// The map of the process that is chosen, or of one.
+    map: String,
     choices: Vec<Choice<'a>>,
     /// A process that was asked for by name, or that is not known.
     other: Option<&'a str>,
@@ -204,6 +206,10 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
         refresh: view.refresh,
         view,
         query: view.query(),
+        map: match &view.process {
+            Some(process) => format!("pages?process={}", query::encode(process)),
+            None => "pages".to_owned(),
+        },
         other: other(all, view),
         choices: all.iter().map(|process| choice(process, view)).collect(),
         classes: &CLASSES,
