@@ -44,6 +44,18 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// Of nothing.
+    #[cfg(test)]
+    pub fn empty() -> Self {
+        Self {
+            picture: Picture::default(),
+            wanted: None,
+            names: HashMap::new(),
+            taken_at: String::new(),
+            at: Instant::now(),
+        }
+    }
+
     fn serves(&self, wanted: Option<u32>) -> bool {
         let rest = REST.max(self.picture.took * REST_TIMES);
         self.wanted == wanted && self.at.elapsed() < rest
@@ -71,7 +83,10 @@ pub fn chart(session: &mut Session<'_>, record: &Arc<Record>, asked: &Asked) -> 
 fn of(session: &mut Session<'_>, record: &Arc<Record>, asked: &Asked) -> Result<Arc<Kept>, String> {
     let mut last = record.chart.lock().unwrap_or_else(PoisonError::into_inner);
     let ended = "a chart is of a process that runs; this one ended";
-    let state = record.state().ok_or_else(|| ended.to_owned())?;
+    let Some(state) = record.state() else {
+        *last = None;
+        return Err(ended.to_owned());
+    };
     let site = asked.site.as_deref();
     let wanted = match site {
         Some(site) => Some(find(session, record, last.as_deref(), site)?),
@@ -88,7 +103,7 @@ fn of(session: &mut Session<'_>, record: &Arc<Record>, asked: &Asked) -> Result<
         taken_at: rfc3339(super::clock::realtime_ns()),
         at: Instant::now(),
     });
-    *last = Some(Arc::clone(&kept));
+    *last = record.end().is_none().then(|| Arc::clone(&kept));
     Ok(kept)
 }
 

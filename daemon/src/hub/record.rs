@@ -337,8 +337,17 @@ impl Record {
         }
         inside.end = Some(end);
         inside.bill = inside.bill.as_deref().map(|kept| Arc::new(kept.ended()));
+        self.forget_chart();
         self.changed.notify_waiters();
         true
+    }
+
+    /// Nobody asks for the chart of a process that ended. One that is being taken holds
+    /// the lock, and is let go where it was asked for.
+    fn forget_chart(&self) {
+        if let Ok(mut chart) = self.chart.try_lock() {
+            *chart = None;
+        }
     }
 
     /// Sites kept after the end: what the budget counts.

@@ -11,9 +11,11 @@ use rustix::fs::SealFlags;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
+use super::charts::Kept;
 use super::fake::{Client, Host, frame, good, hello, memfd, set, state};
 use super::{Filter, Hub, HubConfig, registry};
 use crate::books::report::{Exit, Process, Report, State};
+use crate::heatmap::report::Asked;
 
 // Goal: a good client is welcomed, reported, kept on time, and exits with its status.
 // Method: hello, frames, a look, exit words, end of stream.
@@ -553,4 +555,33 @@ async fn random_streams_are_survived() {
         .metric("pageshim_decode_errors_total{reason=\"version\"}")
         .await;
     assert!(refused.is_some_and(|count| count >= 75.0), "{refused:?}");
+}
+
+// Goal: the chart of a process that ended is let go, and its absence has a reason; a fake process
+// that cannot be read has one too. Method: a kept chart before the end.
+#[tokio::test]
+async fn charts_are_of_running_processes() {
+    let host = Host::new("charts").await;
+    let fd = good(0xc9, 79, "zoo");
+    let mut client = host.client().await;
+    assert_eq!(client.hello(0xc9, 79, &fd).await.0, Kind::Welcome);
+    host.process(0xc9, |_| true).await;
+    let asked = Asked {
+        process: Some("79".to_owned()),
+        ..Asked::default()
+    };
+    let chart = host.hub.chart(&asked).await;
+    assert!(chart.heap.is_none() && chart.why_not.is_some(), "{chart:?}");
+    let record = registry::lock(&host.hub.inner).records.first().cloned();
+    let record = record.expect("known");
+    *record.chart.lock().expect("whole") = Some(Kept::empty().into());
+    set(&fd, word::EXIT_STATE, 1);
+    drop(client);
+    host.process(0xc9, |process| process.state != State::Running)
+        .await;
+    assert!(record.chart.lock().expect("whole").is_none());
+    let why = host.hub.chart(&asked).await.why_not;
+    assert!(why.is_some_and(|why| why.contains("this one ended")));
+    let none = host.hub.chart(&Asked::default()).await;
+    assert!(none.process.is_none(), "none runs");
 }
