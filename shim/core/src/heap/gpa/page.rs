@@ -316,6 +316,14 @@ impl Page {
         (begins && index < self.capacity.get() as usize).then_some(index)
     }
 
+    /// Bytes usable in a block of a page of slots, for addresses of its first slice; `None`
+    /// for all others, and where no slot begins.
+    #[inline(always)]
+    pub fn usable_at(&self, block: Block) -> Option<usize> {
+        let usual = self.kind.get() == Kind::Head && !self.is_single() && self.begins_at(block);
+        usual.then(|| self.slot_bytes.get() as usize)
+    }
+
     /// True when a slot begins at the block's address. For pages of slots only.
     #[inline(always)]
     pub(super) fn begins_at(&self, block: Block) -> bool {
