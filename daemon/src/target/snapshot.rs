@@ -67,28 +67,6 @@ pub struct Run {
     pub used: Use,
 }
 
-/// All runs in order of address.
-#[allow(dead_code, reason = "a list is for pictures of the heap; bills walk")]
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The runs; they cover the committed slices without a gap.
-    pub runs: Vec<Run>,
-    /// Structs that made no sense when they were read; their slices count as untouched.
-    pub torn: u64,
-}
-
-#[allow(dead_code, reason = "as the list")]
-/// Reads all runs. Slice 0 is never handed out and is left out.
-pub fn take(memory: &impl Peek, place: &Place) -> Snapshot {
-    let mut found = Snapshot::default();
-    walk(memory, place, |run, sound| {
-        found.torn += u64::from(!sound);
-        found.push(run);
-        Some(run.bytes)
-    });
-    found
-}
-
 /// Gives each run to `each`, in order of address and without keeping them. Where a
 /// struct makes no sense its slice is given as untouched, and false with it. `each`
 /// answers the bytes it has dealt with (a run may have another length by then), or
@@ -149,18 +127,6 @@ impl Run {
             Use::Free | Use::Untouched => None,
         };
         place(self) == place(other) && shape(self) == shape(other)
-    }
-}
-
-#[allow(dead_code, reason = "as the list")]
-impl Snapshot {
-    fn push(&mut self, run: Run) {
-        match self.runs.last_mut() {
-            Some(last) if last.used == Use::Untouched && run.used == Use::Untouched => {
-                last.bytes += run.bytes;
-            }
-            _ => self.runs.push(run),
-        }
     }
 }
 
@@ -235,6 +201,37 @@ impl Struct<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All runs in order of address.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    struct Snapshot {
+        /// The runs; they cover the committed slices without a gap.
+        runs: Vec<Run>,
+        /// Structs that made no sense when they were read; their slices count as untouched.
+        torn: u64,
+    }
+
+    /// Reads all runs. Slice 0 is never handed out and is left out.
+    fn take(memory: &impl Peek, place: &Place) -> Snapshot {
+        let mut found = Snapshot::default();
+        walk(memory, place, |run, sound| {
+            found.torn += u64::from(!sound);
+            found.push(run);
+            Some(run.bytes)
+        });
+        found
+    }
+
+    impl Snapshot {
+        fn push(&mut self, run: Run) {
+            match self.runs.last_mut() {
+                Some(last) if last.used == Use::Untouched && run.used == Use::Untouched => {
+                    last.bytes += run.bytes;
+                }
+                _ => self.runs.push(run),
+            }
+        }
+    }
 
     const PLACE: Place = Place {
         base: 0x10_0000,
