@@ -375,12 +375,5 @@ extern "C" fn malloc_usable_size(pointer: *mut u8) -> usize {
     if address == 0 {
         return 0;
     }
-    // Some programs (redis) ask with each malloc and free.
-    if let Some(page) = SPACES.first().page_of(address)
-        && let Some(block) = NonNull::new(pointer)
-        && let Some(usable) = page.usable_at(Block::at(block))
-    {
-        return usable;
-    }
     serve::usable(address).unwrap_or_else(|| foreign::usable(address))
 }

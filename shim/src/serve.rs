@@ -338,7 +338,23 @@ fn find(address: usize) -> Option<Found> {
 }
 
 /// Bytes the caller may use of a block; `None` when it is not ours.
+#[inline(always)]
 pub(crate) fn usable(address: usize) -> Option<usize> {
+    // Some programs (redis) ask with each malloc and free.
+    let page = SPACES.first().page_of(address);
+    let block = Block::from_address(address);
+    match page
+        .zip(block)
+        .and_then(|(page, block)| page.usable_at(block))
+    {
+        Some(usable) => Some(usable),
+        None => usable_unusual(address),
+    }
+}
+
+/// [`usable`] of what is not a slot in its page's first slice.
+#[inline(never)]
+fn usable_unusual(address: usize) -> Option<usize> {
     if whole::holds(address) {
         return Some(whole::usable(address));
     }

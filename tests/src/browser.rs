@@ -14,6 +14,27 @@ use serde_json::{Value, json};
 
 use crate::{Job, PATIENCE, Running, Temp, wait_until};
 
+/// What chromium makes of a page at `url`, scripts run.
+///
+/// # Panics
+/// When there is no chromium, or it fails.
+#[must_use]
+pub fn document(url: &str) -> String {
+    let temp = Temp::new();
+    let chromium = Path::new("/usr/bin/chromium");
+    assert!(
+        chromium.exists(),
+        "chromium is missing: run tests/run as root"
+    );
+    let profile = format!("--user-data-dir={}", temp.join("profile").display());
+    let job = Job::new(chromium)
+        .args(["--headless", "--no-sandbox", "--disable-gpu"])
+        .args(["--disable-dev-shm-usage", "--virtual-time-budget=3000"])
+        .args([profile.as_str(), "--dump-dom", url])
+        .env("HOME", &*temp);
+    job.run().ok().stdout
+}
+
 /// One browser with one page.
 pub struct Browser {
     _running: Running,

@@ -1,10 +1,8 @@
 //! Pictures of the heap: `/sizes` and `/pages`, against the report and in a browser.
 
-use std::path::Path;
-
 use pageshim_tests::programs::program;
 use pageshim_tests::view::number;
-use pageshim_tests::{Browser, Daemon, Job, Running, Temp};
+use pageshim_tests::{Browser, Daemon, Job, Running, browser};
 use serde_json::Value;
 
 /// The planted fragmenter, waiting.
@@ -22,19 +20,7 @@ fn json(daemon: &Daemon, path: &str) -> Value {
 
 /// What chromium makes of a page.
 fn document(daemon: &Daemon, path: &str) -> String {
-    let temp = Temp::new();
-    let profile = format!("--user-data-dir={}", temp.join("profile").display());
-    let job = Job::new(Path::new("/usr/bin/chromium"))
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-        ])
-        .args([profile.as_str(), "--virtual-time-budget=3000", "--dump-dom"])
-        .arg(format!("http://{}{path}", daemon.address()))
-        .env("HOME", &*temp);
-    job.run().ok().stdout
+    browser::document(&format!("http://{}{path}", daemon.address()))
 }
 
 // Goal: the classes of a program sum to its page account and hold the planted slots, also after its

@@ -1,12 +1,11 @@
 //! Who holds the pages: the bill, the pinners, and what they say of real programs.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pageshim_tests::programs::{line_of, program};
 use pageshim_tests::view::number;
-use pageshim_tests::{Daemon, Job, PATIENCE, Running, Temp, View, places, wait_until};
+use pageshim_tests::{Daemon, Job, PATIENCE, Running, Temp, View, browser, places, wait_until};
 use serde_json::Value;
 
 const OS_PAGE: u64 = 4096;
@@ -405,19 +404,7 @@ fn fragmenter_unasked(daemon: &Daemon) -> (Running, String) {
 fn a_browser_renders_waste() {
     let daemon = Daemon::start();
     let (_running, _) = fragmenter(&daemon, 64);
-    let temp = Temp::new();
-    let profile = format!("--user-data-dir={}", temp.join("profile").display());
-    let job = Job::new(Path::new("/usr/bin/chromium"))
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-        ])
-        .args([profile.as_str(), "--virtual-time-budget=3000", "--dump-dom"])
-        .arg(format!("http://{}/waste", daemon.address()))
-        .env("HOME", &*temp);
-    let document = job.run().ok().stdout;
+    let document = browser::document(&format!("http://{}/waste", daemon.address()));
     assert!(
         document.contains("keep_small") && document.contains("Pinners"),
         "{document:.800}"

@@ -1,9 +1,7 @@
 //! What people and scrapers get over HTTP.
 
-use std::path::Path;
-
 use pageshim_tests::programs::program;
-use pageshim_tests::{Daemon, Job, View, underrun};
+use pageshim_tests::{Daemon, Job, View, browser, underrun};
 
 /// A daemon that has seen one zoo.
 fn with_zoo() -> Daemon {
@@ -184,27 +182,7 @@ fn counters_never_go_down() {
 #[test]
 fn a_browser_renders_leaks() {
     let daemon = with_zoo();
-    let temp = pageshim_tests::Temp::new();
-    let chromium = Path::new("/usr/bin/chromium");
-    assert!(
-        chromium.exists(),
-        "chromium is missing: run tests/run as root"
-    );
-    let job = Job::new(chromium)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-        ])
-        .arg(format!(
-            "--user-data-dir={}",
-            temp.join("profile").display()
-        ))
-        .args(["--virtual-time-budget=3000", "--dump-dom"])
-        .arg(format!("http://{}/leaks", daemon.address()))
-        .env("HOME", &*temp);
-    let document = job.run().ok().stdout;
+    let document = browser::document(&format!("http://{}/leaks", daemon.address()));
     assert!(
         document.contains("make_node") && document.contains("make_buffer"),
         "{document:.800}"

@@ -12,7 +12,7 @@ use axum::routing::get;
 use super::negotiate::Format;
 use super::problem::{self, Problem};
 use super::{App, Processes, auth, guard, openapi};
-use crate::books::report::{Report, SCHEMA_VERSION};
+use crate::books::report::{Process, Report, SCHEMA_VERSION};
 use crate::hub::Filter;
 use crate::web::pages_page::Wish;
 use crate::web::view::View;
@@ -200,19 +200,39 @@ async fn processes(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> An
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
+/// A page with a twin in JSON: its name in the URL or the `Accept` header chooses.
+async fn twin<T: serde::Serialize>(
+    app: &App,
+    named: Option<&str>,
+    headers: &HeaderMap,
+    taken: impl Future<Output = T>,
+    render: impl FnOnce(&[Process], &T) -> Result<String, askama::Error>,
+) -> Answer {
+    let format = page_or_json(named, headers)?;
+    let taken = taken.await;
+    if format == Format::Json {
+        return json_answer(&taken);
+    }
+    let all = app.source.report(&no_leaks()).await.processes;
+    page(render(&all, &taken))
+}
+
 async fn waste(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Answer {
     let view = view(query)?;
-    let format = page_or_json(view.format.as_deref(), &headers)?;
-    let waste = app.source.waste(&of_process(&view)).await;
-    if format == Format::Json {
-        return json_answer(&waste);
-    }
-    let all = app.source.report(&no_leaks()).await.processes;
-    page(waste_page::render(&all, &waste, &view))
+    let filter = of_process(&view);
+    let taken = app.source.waste(&filter);
+    twin(
+        &app,
+        view.format.as_deref(),
+        &headers,
+        taken,
+        |all, waste| waste_page::render(all, waste, &view),
+    )
+    .await
 }
 
 /// What to answer where there are a page and its twin only.
@@ -241,13 +261,16 @@ async fn sizes(
     headers: HeaderMap,
 ) -> Answer {
     let view = view(query)?;
-    let format = page_or_json(view.format.as_deref(), &headers)?;
-    let sizes = app.source.sizes(&of_process(&view)).await;
-    if format == Format::Json {
-        return json_answer(&sizes);
-    }
-    let all = app.source.report(&no_leaks()).await.processes;
-    page(sizes_page::render(&all, &sizes, &view))
+    let filter = of_process(&view);
+    let taken = app.source.sizes(&filter);
+    twin(
+        &app,
+        view.format.as_deref(),
+        &headers,
+        taken,
+        |all, sizes| sizes_page::render(all, sizes, &view),
+    )
+    .await
 }
 
 async fn sizes_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
@@ -261,13 +284,15 @@ async fn pages(
     headers: HeaderMap,
 ) -> Answer {
     let wish = wish(query)?;
-    let format = page_or_json(wish.format.as_deref(), &headers)?;
-    let chart = app.source.chart(&wish.asked).await;
-    if format == Format::Json {
-        return json_answer(&chart);
-    }
-    let all = app.source.report(&no_leaks()).await.processes;
-    page(pages_page::render(&all, &chart, &wish))
+    let taken = app.source.chart(&wish.asked);
+    twin(
+        &app,
+        wish.format.as_deref(),
+        &headers,
+        taken,
+        |all, chart| pages_page::render(all, chart, &wish),
+    )
+    .await
 }
 
 async fn pages_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {

@@ -2,35 +2,28 @@
 //!
 //! A bill costs its process nothing but the locks of its page tables for moments,
 //! and the daemon a read of all records. So one is taken on demand only, and the
-//! next not before [`REST`], or twenty times what the last one cost, has passed.
+//! next not before [`REST`] has passed, or [`inside::rest`] of what the last one cost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use pageshim_wire::process::{Control, Heap, word};
-
 use super::clock::now_ns;
-use super::leads::{Seen, resolve};
+use super::inside;
+use super::leads::resolve;
 use super::record::Record;
 use crate::bill::cost::Cost;
 use crate::bill::pinners::{Billed, largest, pinners};
 use crate::bill::report::{Bill, Entry, Outside, Pinner, Shares, Site};
-use crate::books::leaks::Lead;
 use crate::books::report::{Frame, Leak, State};
-use crate::books::sites::SiteSums;
 use crate::books::summary::age;
 use crate::books::when::rfc3339;
-use crate::ingest::SharedState;
 use crate::symbols::Session;
-use crate::target::snapshot::Place;
-use crate::target::survey::{self, Survey, Trouble};
+use crate::target::survey::{self, Survey};
 use crate::web::{headline, names, units, words};
 
 /// Least time between two bills of a process.
 const REST: Duration = Duration::from_secs(2);
-/// And this many times what the last one took.
-const REST_TIMES: u32 = 20;
 /// Sites listed in a bill.
 const SITES: usize = 100;
 /// Pinners listed.
@@ -41,8 +34,6 @@ const PINNERS_BRIEF: usize = 5;
 const PINNED_FOR: Duration = Duration::from_secs(60);
 /// Sites listed of a process that ended.
 const SITES_ENDED: usize = 20;
-/// How long a process may take to let us in.
-const CONSENT: Duration = Duration::from_millis(400);
 
 /// A bill and what is kept beside it.
 #[derive(Debug)]
@@ -96,7 +87,7 @@ impl Kept {
     }
 
     fn is_recent(&self) -> bool {
-        let rest = REST.max(self.took * REST_TIMES);
+        let rest = inside::rest(REST, self.took);
         u128::from(now_ns().saturating_sub(self.at_ns)) < rest.as_nanos()
     }
 }
@@ -116,7 +107,7 @@ pub fn of(session: &mut Session<'_>, record: &Arc<Record>) -> (Option<Arc<Kept>>
     if last.as_ref().is_some_and(|last| last.is_recent()) {
         return (last, None);
     }
-    match survey(record, &state) {
+    match inside::look(record, &state, survey::take) {
         Ok(survey) => {
             let kept = Arc::new(keep(session, record, survey));
             record.set_bill(Arc::clone(&kept));
@@ -145,57 +136,13 @@ pub fn entry(session: &mut Session<'_>, record: &Arc<Record>) -> Entry {
     }
 }
 
-/// Reads the process; asks for its consent once where the kernel wants that.
-fn survey(record: &Record, state: &SharedState) -> Result<Survey, Trouble> {
-    let heap = Heap::from_word(state.header(word::HEAP));
-    if heap != Some(Heap::Gpa) {
-        return Err(Trouble::NoBooks);
-    }
-    let page_bytes = state.header(word::OS_PAGE_BYTES);
-    if record.peer_pid == 0 || !page_bytes.is_power_of_two() || page_bytes > 1 << 16 {
-        return Err(Trouble::Nonsense);
-    }
-    let take = || survey::take(record.peer_pid, &place(state), page_bytes);
-    match take() {
-        Err(Trouble::Refused) => {
-            let asked = state.ask(Control::Consent);
-            let started = std::time::Instant::now();
-            while state.header(word::CONTROL_DONE) != asked && started.elapsed() < CONSENT {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            take()
-        }
-        other => other,
-    }
-}
-
-fn place(state: &SharedState) -> Place {
-    let classes = state.header(word::CLASS_COUNT);
-    Place {
-        base: state.header(word::HEAP_BASE),
-        reserved: state.header(word::HEAP_RESERVED),
-        committed: state.header(word::HEAP_COMMITTED),
-        structs: state.header(word::HEAP_STRUCTS),
-        records: state.header(word::HEAP_RECORDS),
-        single: u8::try_from(classes.saturating_sub(1)).unwrap_or(u8::MAX),
-    }
-}
-
 /// Names the sites that are shown, keeps what is asked for later.
 fn keep(session: &mut Session<'_>, record: &Arc<Record>, survey: Survey) -> Kept {
-    let seen = Seen {
-        record: Arc::clone(record),
-        observed: record.look(),
-        leads: Vec::new(),
-    };
+    let seen = inside::seen(record);
     let sites = largest(&survey.costs, SITES);
     let pins = pinners(&survey.costs, PINNERS);
     let mut resolved = |billed: &[Billed]| {
-        let lead = |(site, _): &Billed| Lead {
-            site: *site,
-            sums: SiteSums::default(),
-        };
-        let leads: Vec<Lead> = billed.iter().map(lead).collect();
+        let leads = inside::leads(billed.iter().map(|(site, _)| *site));
         resolve(session, &seen, &leads, usize::MAX)
     };
     let seconds = seen.observed.process.seconds;

@@ -4,33 +4,24 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use pageshim_wire::process::{Control, Heap as Layer, word};
-
-use super::leads::{Seen, resolve};
+use super::inside;
+use super::leads::resolve;
 use super::record::Record;
 use crate::books::leaks::Lead;
 use crate::books::report::Frame;
-use crate::books::sites::SiteSums;
 use crate::books::when::rfc3339;
 use crate::heatmap::chart::Held;
 use crate::heatmap::report::{Asked, Chart, Heap, Holder, Place as Told, classes};
-use crate::ingest::SharedState;
 use crate::symbols::Session;
 use crate::target::picture::{self, Picture};
-use crate::target::snapshot::Place;
-use crate::target::survey::Trouble;
 use crate::web::{headline, names, words};
 
 /// Least time between two charts of a process.
 const REST: Duration = Duration::from_secs(1);
-/// And this many times what the last one took.
-const REST_TIMES: u32 = 20;
 /// Sites whose functions are looked up.
 const NAMED: usize = 400;
 /// Sites listed.
 const LISTED: usize = 40;
-/// How long a process may take to let us in.
-const CONSENT: Duration = Duration::from_millis(400);
 
 /// A chart, and of which site its cells are marked.
 #[derive(Debug)]
@@ -57,7 +48,7 @@ impl Kept {
     }
 
     fn serves(&self, wanted: Option<u32>) -> bool {
-        let rest = REST.max(self.picture.took * REST_TIMES);
+        let rest = inside::rest(REST, self.picture.took);
         self.wanted == wanted && self.at.elapsed() < rest
     }
 }
@@ -95,7 +86,8 @@ fn of(session: &mut Session<'_>, record: &Arc<Record>, asked: &Asked) -> Result<
     if let Some(kept) = last.as_ref().filter(|kept| kept.serves(wanted)) {
         return Ok(Arc::clone(kept));
     }
-    let picture = look(record, &state, wanted).map_err(|trouble| trouble.to_string())?;
+    let take = |pid, place: &_, page_bytes| picture::take(pid, place, page_bytes, wanted);
+    let picture = inside::look(record, &state, take).map_err(|trouble| trouble.to_string())?;
     let kept = Arc::new(Kept {
         names: named(session, record, &picture),
         picture,
@@ -118,55 +110,12 @@ fn find(
     if let Some((number, _)) = known {
         return Ok(*number);
     }
-    let seen = seen(record);
+    let seen = inside::seen(record);
     let leads = record.live(0, usize::MAX);
     let ids = resolve(session, &seen, &leads, 0);
     let found = leads.iter().zip(&ids).find(|(_, leak)| leak.site == site);
     let none = || format!("no live block is of site {site}");
     found.map(|(lead, _)| lead.site).ok_or_else(none)
-}
-
-fn seen(record: &Arc<Record>) -> Seen {
-    Seen {
-        record: Arc::clone(record),
-        observed: record.look(),
-        leads: Vec::new(),
-    }
-}
-
-/// Reads the process; asks for its consent once where the kernel wants that.
-fn look(record: &Record, state: &SharedState, wanted: Option<u32>) -> Result<Picture, Trouble> {
-    if Layer::from_word(state.header(word::HEAP)) != Some(Layer::Gpa) {
-        return Err(Trouble::NoBooks);
-    }
-    let page_bytes = state.header(word::OS_PAGE_BYTES);
-    if record.peer_pid == 0 || !page_bytes.is_power_of_two() || page_bytes > 1 << 16 {
-        return Err(Trouble::Nonsense);
-    }
-    let take = || picture::take(record.peer_pid, &place(state), page_bytes, wanted);
-    match take() {
-        Err(Trouble::Refused) => {
-            let asked = state.ask(Control::Consent);
-            let started = Instant::now();
-            while state.header(word::CONTROL_DONE) != asked && started.elapsed() < CONSENT {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            take()
-        }
-        other => other,
-    }
-}
-
-fn place(state: &SharedState) -> Place {
-    let classes = state.header(word::CLASS_COUNT);
-    Place {
-        base: state.header(word::HEAP_BASE),
-        reserved: state.header(word::HEAP_RESERVED),
-        committed: state.header(word::HEAP_COMMITTED),
-        structs: state.header(word::HEAP_STRUCTS),
-        records: state.header(word::HEAP_RECORDS),
-        single: u8::try_from(classes.saturating_sub(1)).unwrap_or(u8::MAX),
-    }
 }
 
 /// Ids of all sites that are shown, functions of the largest.
@@ -179,13 +128,8 @@ fn named(
     let shown: HashSet<u32> = of_cells.map(|held| held.site).collect();
     let all = picture.sites.iter().enumerate();
     let all = all.filter(|(rank, held)| *rank < LISTED || shown.contains(&held.site));
-    let leads: Vec<Lead> = all
-        .map(|(_, held)| Lead {
-            site: held.site,
-            sums: SiteSums::default(),
-        })
-        .collect();
-    let seen = seen(record);
+    let leads = inside::leads(all.map(|(_, held)| held.site));
+    let seen = inside::seen(record);
     let (large, small) = leads.split_at(leads.len().min(NAMED));
     let mut found = resolve(session, &seen, large, usize::MAX);
     found.extend(resolve(session, &seen, small, 0));

@@ -28,6 +28,7 @@ mod charts;
 mod clock;
 mod connections;
 mod endings;
+mod inside;
 mod leads;
 mod procfs;
 mod record;

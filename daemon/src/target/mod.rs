@@ -3,6 +3,7 @@
 //!
 //! # Design
 //! ```text
+//! access    the way in, once a process's books make sense; the records of a run
 //! memory    /proc/PID/mem, read only
 //! pagemap   which OS pages are in RAM
 //! snapshot  the heap's runs, from its page structs
@@ -15,6 +16,7 @@
 //! makes no sense is skipped and counted, never believed.
 #![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
 
+pub mod access;
 pub mod memory;
 pub mod pagemap;
 pub mod picture;

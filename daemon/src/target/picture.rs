@@ -2,18 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use pageshim_wire::heap::{SLICE_BYTES, SLICE_SHIFT};
+use pageshim_wire::heap::SLICE_BYTES;
 
-use super::memory::{Memory, Peek};
-use super::pagemap::Pagemap;
-use super::snapshot::{self, Place, Run, Use};
-use super::survey::Trouble;
+use super::access::{Access, Records, Trouble, committed};
+use super::memory::Peek;
+use super::snapshot::{self, Place, Use};
 use crate::heatmap::chart::{Cell, Chart, Held};
 
 /// Longest time for one chart.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Largest heap a process may claim: twice what the shim reserves.
-const COMMITTED_MAX: u64 = 1 << 40;
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -37,31 +34,13 @@ pub fn take(
     wanted: Option<u32>,
 ) -> Result<Picture, Trouble> {
     let started = Instant::now();
-    if place.structs == 0 {
-        return Err(Trouble::NoBooks);
-    }
-    let sound = place.structs < place.base
-        && place.committed <= COMMITTED_MAX
-        && place.base.checked_add(place.reserved).is_some();
-    if !sound {
-        return Err(Trouble::Nonsense);
-    }
-    let memory = Memory::open(pid).map_err(|error| trouble(&error))?;
-    let pages = Pagemap::open(pid, page_bytes).map_err(|error| trouble(&error))?;
-    let committed = place.committed.min(place.reserved) >> SLICE_SHIFT << SLICE_SHIFT;
-    let resident = pages.resident(place.base, committed);
-    let resident = resident.map_err(|error| trouble(&error))?;
+    let access = Access::open(pid, place, page_bytes)?;
+    let committed = committed(place);
+    let resident = access.pages.resident(place.base, committed)?;
     // Slice 0 is never handed out.
     let (first, end) = (place.base + SLICE_BYTES, place.base + committed);
     let chart = Chart::new(first, end, resident, wanted);
-    draw(&memory, place, chart, started)
-}
-
-fn trouble(error: &std::io::Error) -> Trouble {
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Trouble::Refused,
-        _ => Trouble::Gone,
-    }
+    draw(&access.memory, place, chart, started)
 }
 
 fn draw(
@@ -71,14 +50,14 @@ fn draw(
     started: Instant,
 ) -> Result<Picture, Trouble> {
     let (mut moved, mut late) = (0, false);
-    let (mut bytes, mut words) = (Vec::new(), Vec::new());
+    let mut records = Records::default();
     snapshot::walk(memory, place, |run, sound| {
-        let read = records(memory, place, &run, &mut bytes, &mut words);
+        let read = records.read(memory, place, &run);
         let now = snapshot::again(memory, place, &run);
         // What was read is drawn in any case: a picture is of about now.
         let same = run.used == Use::Untouched || now.is_some_and(|now| now.is_like(&run));
         moved += u64::from(!sound || !read || !same);
-        chart.add(&run, &words);
+        chart.add(&run, records.words());
         late = started.elapsed() > LIMIT;
         (!late).then_some(run.bytes)
     });
@@ -94,35 +73,11 @@ fn draw(
     })
 }
 
-/// Reads the records of a run; false when they are not where it says.
-fn records(
-    memory: &impl Peek,
-    place: &Place,
-    run: &Run,
-    bytes: &mut Vec<u8>,
-    words: &mut Vec<u64>,
-) -> bool {
-    words.clear();
-    let Use::Slots { carved, .. } = run.used else {
-        return true;
-    };
-    if run.records == 0 || carved == 0 {
-        return true;
-    }
-    bytes.resize(carved as usize * 8, 0);
-    let books = place.structs..place.base;
-    let read = books.contains(&run.records) && memory.peek(run.records, bytes);
-    if read {
-        let all = bytes.chunks_exact(8);
-        words.extend(all.map(|word| word.try_into().map_or(0, u64::from_le_bytes)));
-    }
-    read
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::target::pagemap::Resident;
+    use pageshim_wire::heap::SLICE_SHIFT;
     use pageshim_wire::heap::record::SITE_BITS;
     use pageshim_wire::heap::{Kind, page};
 

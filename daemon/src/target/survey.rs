@@ -5,13 +5,12 @@
 //! each site. The list of runs is never held.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use pageshim_wire::heap::{SLICE_BYTES, SLICE_SHIFT};
-use thiserror::Error;
 
-use super::memory::{Memory, Peek};
+use super::access::{Access, Records, Trouble, committed};
+use super::memory::Peek;
 use super::pagemap::{Pagemap, Resident};
 use super::smaps::{self, Around};
 use super::snapshot::{self, Place, Run, Use};
@@ -26,30 +25,6 @@ const MOVED: u64 = 50;
 const QUICK: Duration = Duration::from_millis(500);
 /// smaps and page table agree when they differ by less than this part.
 const AGREE: u64 = 200;
-/// Largest heap a process may claim: twice what the shim reserves.
-const COMMITTED_MAX: u64 = 1 << 40;
-
-/// Why there is no bill.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Trouble {
-    /// It is not there any more.
-    #[error("the process is gone")]
-    Gone,
-    /// The kernel says no.
-    #[error(
-        "the kernel does not let the daemon read the process (kernel.yama.ptrace_scope, or another user); run the daemon as the same user with ptrace_scope 0 or 1, or as root"
-    )]
-    Refused,
-    /// Nothing to read.
-    #[error("its heap keeps no page structs; the bill is for PAGESHIM_HEAP=gpa")]
-    NoBooks,
-    /// Its header says what cannot be.
-    #[error("its shared state makes no sense")]
-    Nonsense,
-    /// Too large.
-    #[error("reading it took longer than 30 s")]
-    TooLong,
-}
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -84,29 +59,27 @@ pub fn take(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble>
 
 fn once(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble> {
     let started = Instant::now();
-    if place.structs == 0 {
-        return Err(Trouble::NoBooks);
-    }
-    let end = place.base.checked_add(place.reserved);
-    let end = end.filter(|_| place.structs < place.base && place.committed <= COMMITTED_MAX);
-    let reserve = place.structs..end.ok_or(Trouble::Nonsense)?;
-    let memory = Memory::open(pid).map_err(|error| trouble(&error))?;
-    let pages = Pagemap::open(pid, page_bytes).map_err(|error| trouble(&error))?;
+    let access = Access::open(pid, place, page_bytes)?;
+    let reserve = place.structs..place.base + place.reserved;
     let stacks = smaps::stack_pointers(pid);
     let look = || -> std::io::Result<(Around, Resident)> {
         let text = std::fs::read(format!("/proc/{pid}/smaps"))?;
         let mappings = smaps::parse(&String::from_utf8_lossy(&text));
         let around = smaps::sort(&mappings, &reserve, place.base, &stacks);
         let committed = place.committed.min(place.reserved);
-        let resident = resident(&pages, place.base, committed, around.slices)?;
+        let resident = resident(&access.pages, place.base, committed, around.slices)?;
         Ok((around, resident))
     };
-    let (mut around, mut resident) = look().map_err(|error| trouble(&error))?;
+    let (mut around, mut resident) = look()?;
     // A heap that grew between the two readings: once more.
     if resident.sum().abs_diff(around.slices) > around.slices / AGREE {
-        (around, resident) = look().map_err(|error| trouble(&error))?;
+        (around, resident) = look()?;
     }
-    let mut reader = Reader::new(&memory, place, Ledger::new(resident, around.huge > 0));
+    let mut reader = Reader::new(
+        &access.memory,
+        place,
+        Ledger::new(resident, around.huge > 0),
+    );
     reader.read(started + LIMIT)?;
     let (parts, costs) = reader.ledger.finish();
     Ok(Survey {
@@ -131,20 +104,12 @@ fn resident(pages: &Pagemap, base: u64, bytes: u64, smaps: u64) -> std::io::Resu
     Ok(if nearer { own } else { present })
 }
 
-fn trouble(error: &std::io::Error) -> Trouble {
-    match error.kind() {
-        ErrorKind::PermissionDenied => Trouble::Refused,
-        _ => Trouble::Gone,
-    }
-}
-
 /// Reads runs with their records into a ledger.
 struct Reader<'a, M> {
     memory: &'a M,
     place: &'a Place,
     ledger: Ledger,
-    bytes: Vec<u8>,
-    words: Vec<u64>,
+    records: Records,
     moved: u64,
     /// Bytes of slices walked over.
     seen: u64,
@@ -156,8 +121,7 @@ impl<'a, M: Peek> Reader<'a, M> {
             memory,
             place,
             ledger,
-            bytes: Vec::new(),
-            words: Vec::new(),
+            records: Records::default(),
             moved: 0,
             seen: 0,
         }
@@ -179,7 +143,7 @@ impl<'a, M: Peek> Reader<'a, M> {
         if late {
             return Err(Trouble::TooLong);
         }
-        let end = place.base + (place.committed.min(place.reserved) >> SLICE_SHIFT << SLICE_SHIFT);
+        let end = place.base + committed(place);
         if walked < end {
             self.moved(&never_used(walked, end - walked));
         }
@@ -192,10 +156,10 @@ impl<'a, M: Peek> Reader<'a, M> {
     fn run(&mut self, run: Run) -> u64 {
         let mut wanted = run;
         for _ in 0..2 {
-            let read = self.records(&wanted);
+            let read = self.records.read(self.memory, self.place, &wanted);
             match snapshot::again(self.memory, self.place, &wanted) {
                 Some(now) if read && now.is_like(&wanted) => {
-                    self.ledger.add(&wanted, &self.words);
+                    self.ledger.add(&wanted, self.records.words());
                     return wanted.bytes;
                 }
                 Some(now) => wanted = now,
@@ -208,24 +172,6 @@ impl<'a, M: Peek> Reader<'a, M> {
     fn moved(&mut self, run: &Run) -> u64 {
         self.moved += u64::from(self.ledger.moved(run) > 0);
         run.bytes
-    }
-
-    /// Reads the records of a run; false when they are not where it says.
-    fn records(&mut self, run: &Run) -> bool {
-        self.words.clear();
-        let Use::Slots { carved, .. } = run.used else {
-            return true;
-        };
-        if run.records == 0 || carved == 0 {
-            return true;
-        }
-        self.bytes.resize(carved as usize * 8, 0);
-        let books = self.place.structs..self.place.base;
-        let read = books.contains(&run.records) && self.memory.peek(run.records, &mut self.bytes);
-        let words = self.bytes.chunks_exact(8);
-        let words = words.map(|word| word.try_into().map_or(0, u64::from_le_bytes));
-        self.words.extend(words);
-        read
     }
 }
 
@@ -354,7 +300,7 @@ mod tests {
             ..PLACE
         };
         assert_eq!(take(vast), Trouble::Nonsense);
-        let wild = Memory::open(u32::MAX).map_err(|error| trouble(&error));
+        let wild = Access::open(u32::MAX, &PLACE, 4096);
         assert_eq!(wild.err(), Some(Trouble::Gone));
     }
 }

@@ -7,6 +7,7 @@ use askama::Template;
 use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report, State};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
+use crate::web::choice::{self, Choice};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::{CLASSES, Sort, View};
 use crate::web::{headline, names, query, units, words};
@@ -111,12 +112,6 @@ struct Title<'a> {
 }
 
 /// An entry of the process selector.
-struct Choice<'a> {
-    process: &'a Process,
-    state: String,
-    selected: bool,
-}
-
 /// `shown + hidden == live`, in the same units.
 struct Totals {
     sites: String,
@@ -210,8 +205,8 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
             Some(process) => format!("pages?process={}", query::encode(process)),
             None => "pages".to_owned(),
         },
-        other: other(all, view),
-        choices: all.iter().map(|process| choice(process, view)).collect(),
+        other: choice::other(all, view.process.as_deref()),
+        choices: choice::choices(all, view.process.as_deref()),
         classes: &CLASSES,
         processes: report.processes.iter().map(title).collect(),
         totals,
@@ -263,29 +258,6 @@ fn title(process: &Process) -> Title<'_> {
         age: units::seconds(process.seconds),
         mode: words::mode(process),
     }
-}
-
-fn choice<'a>(process: &'a Process, view: &View) -> Choice<'a> {
-    let selected = view
-        .process
-        .as_deref()
-        .is_some_and(|wanted| is_named(process, wanted));
-    Choice {
-        process,
-        state: words::state(process),
-        selected,
-    }
-}
-
-/// By id or pid; a name may be that of several.
-fn is_named(process: &Process, wanted: &str) -> bool {
-    wanted == process.id || wanted == process.pid.to_string()
-}
-
-fn other<'a>(all: &[Process], view: &'a View) -> Option<&'a str> {
-    let wanted = view.process.as_deref()?;
-    let listed = all.iter().any(|process| is_named(process, wanted));
-    (!listed).then_some(wanted)
 }
 
 fn sum<'a>(all: impl Iterator<Item = &'a Pages>) -> Pages {

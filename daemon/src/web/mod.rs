@@ -2,6 +2,7 @@
 
 pub(crate) mod assets;
 pub(crate) mod bar;
+mod choice;
 pub(crate) mod csv;
 pub(crate) mod folded;
 pub(crate) mod headline;

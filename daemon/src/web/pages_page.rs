@@ -6,7 +6,7 @@ use crate::books::report::{Process, State};
 use crate::heatmap::report::{Asked, Chart, Heap, Holder, Place, is_merged};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::overview_page::{Figure, figure};
-use crate::web::{query, units, words};
+use crate::web::{choice, query, units, words};
 
 /// What the URL may say.
 const NAMES: [&str; 5] = ["process", "site", "slot", "format", "refresh"];
@@ -119,13 +119,11 @@ struct Line<'a> {
 /// The page. `all` are the processes to choose from.
 pub(crate) fn render(all: &[Process], chart: &Chart, wish: &Wish) -> Result<String, askama::Error> {
     let wanted = wish.asked.process.as_deref();
-    let is = |process: &Process, name: &str| process.id == name || process.pid.to_string() == name;
-    let known = |name: &&str| all.iter().any(|process| is(process, name));
     let choice = |process: &Process| Choice {
         value: process.id.clone(),
         label: format!("{} · {}", process.name, process.pid),
         selected: wanted.map_or(chart.process.as_ref() == Some(&process.id), |name| {
-            is(process, name)
+            choice::is(process, name)
         }),
     };
     let running = all.iter().filter(|process| process.state == State::Running);
@@ -142,7 +140,7 @@ pub(crate) fn render(all: &[Process], chart: &Chart, wish: &Wish) -> Result<Stri
         query: wish.query(),
         chart,
         choices: running.map(choice).collect(),
-        other: wanted.filter(|name| !known(name)),
+        other: choice::other(all, wanted),
         other_site: wish.asked.site.as_deref().filter(|site| !listed(site)),
         link: query::encode(chart.process.as_deref().unwrap_or_default()),
         drawn: chart.heap.as_ref().map(|heap| drawn(heap, &wish.asked)),

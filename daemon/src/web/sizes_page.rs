@@ -6,9 +6,10 @@ use crate::books::report::Process;
 use crate::books::sizes::{Entry, Size, Sizes};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
+use crate::web::choice::{self, Choice};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::View;
-use crate::web::{query, units, words};
+use crate::web::{query, units};
 
 /// Processes on the page; the twin has all.
 const SECTIONS: usize = 16;
@@ -28,12 +29,6 @@ struct Page<'a> {
     sections: Vec<Section<'a>>,
     /// Processes left out.
     more: usize,
-}
-
-struct Choice<'a> {
-    process: &'a Process,
-    state: String,
-    selected: bool,
 }
 
 /// One process.
@@ -64,8 +59,6 @@ struct Row {
 /// The page. `all` are the processes to choose from.
 pub(crate) fn render(all: &[Process], sizes: &Sizes, view: &View) -> Result<String, askama::Error> {
     let wanted = view.process.as_deref();
-    let is = |process: &Process, name: &str| process.id == name || process.pid.to_string() == name;
-    let known = |name: &&str| all.iter().any(|process| is(process, name));
     let mut entries: Vec<&Entry> = sizes.processes.iter().collect();
     entries.sort_by_key(|entry| entry.state != "running");
     Page {
@@ -75,15 +68,8 @@ pub(crate) fn render(all: &[Process], sizes: &Sizes, view: &View) -> Result<Stri
         css: "",
         refresh: view.refresh,
         query: view.query(),
-        choices: all
-            .iter()
-            .map(|process| Choice {
-                process,
-                state: words::state(process),
-                selected: wanted.is_some_and(|name| is(process, name)),
-            })
-            .collect(),
-        other: wanted.filter(|name| !known(name)),
+        choices: choice::choices(all, wanted),
+        other: choice::other(all, wanted),
         legend: bar::stacked(&parts(&Size::default())),
         more: entries.len().saturating_sub(SECTIONS),
         sections: entries.into_iter().take(SECTIONS).map(section).collect(),

@@ -6,6 +6,7 @@ use crate::bill::report::{Bill, Entry, Outside, Pinner, Shares, Waste};
 use crate::books::report::Process;
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
+use crate::web::choice::{self, Choice};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::View;
 use crate::web::{headline, names, query, units, words};
@@ -22,12 +23,6 @@ struct Page<'a> {
     choices: Vec<Choice<'a>>,
     other: Option<&'a str>,
     entries: Vec<Section<'a>>,
-}
-
-struct Choice<'a> {
-    process: &'a Process,
-    state: String,
-    selected: bool,
 }
 
 /// One process.
@@ -77,8 +72,6 @@ struct Line<'a> {
 /// The page. `all` are the processes to choose from.
 pub(crate) fn render(all: &[Process], waste: &Waste, view: &View) -> Result<String, askama::Error> {
     let wanted = view.process.as_deref();
-    let is = |process: &Process, name: &str| process.id == name || process.pid.to_string() == name;
-    let known = |name: &&str| all.iter().any(|process| is(process, name));
     Page {
         assets: &ASSETS,
         root: "",
@@ -86,15 +79,8 @@ pub(crate) fn render(all: &[Process], waste: &Waste, view: &View) -> Result<Stri
         css: "",
         refresh: view.refresh,
         query: view.query(),
-        choices: all
-            .iter()
-            .map(|process| Choice {
-                process,
-                state: words::state(process),
-                selected: wanted.is_some_and(|name| is(process, name)),
-            })
-            .collect(),
-        other: wanted.filter(|name| !known(name)),
+        choices: choice::choices(all, wanted),
+        other: choice::other(all, wanted),
         entries: waste.processes.iter().map(section).collect(),
     }
     .render()
