@@ -8,6 +8,8 @@
 //! log          log_bytes                         stack.rs:   stacks, appended once
 //! threads      thread_capacity   thread_stride   thread.rs:  counters of one thread slot:
 //!                THREAD_HEADER_BYTES, then site_capacity * COUNTERS_BYTES
+//! check        CHECK_HEADER_BYTES, then          check.rs:   what the last reachability check found
+//!                site_capacity * ROW_BYTES
 //! ```
 //! The file is sparse: a process that uses 40 sites touches a few pages. The
 //! capacities are in the header, because a process with a small address-space
@@ -19,6 +21,7 @@
 //!     plain stores of monotone counters are enough and any sum is consistent
 //!     once the writer rests.
 
+use crate::check::{CHECK_HEADER_BYTES, ROW_BYTES};
 use crate::{Memory, VERSION, word_at};
 
 /// First word of every shared state: "PAGESHM1".
@@ -156,9 +159,19 @@ impl Layout {
         self.thread(slot) + THREAD_HEADER_BYTES + site * COUNTERS_BYTES
     }
 
+    /// Byte offset of the last check's header.
+    pub const fn check(&self) -> u64 {
+        self.thread(self.thread_capacity)
+    }
+
+    /// Byte offset of what the last check found of `site`.
+    pub const fn check_row(&self, site: u64) -> u64 {
+        self.check() + CHECK_HEADER_BYTES + site * ROW_BYTES
+    }
+
     /// Bytes of the whole state. Cannot overflow: the maxima bound it to 2^53.
     pub const fn total_bytes(&self) -> u64 {
-        self.thread(self.thread_capacity)
+        self.check_row(self.site_capacity)
     }
 }
 
@@ -176,6 +189,9 @@ mod tests {
             layout.log(),
             layout.thread(0),
             layout.thread(1),
+            layout.check(),
+            layout.check_row(0),
+            layout.total_bytes(),
         ] {
             assert_eq!(offset % 4096, 0);
         }

@@ -284,6 +284,8 @@ pub enum Control {
     Trim = 1,
     /// Let the daemon read this process's memory, where the kernel wants consent (Yama).
     Consent = 2,
+    /// Check reachability in the process itself, where the daemon may not stop its threads.
+    Check = 3,
 }
 
 /// Site id that stands for "stack not known" (early or nested allocations).
