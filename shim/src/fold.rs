@@ -15,7 +15,7 @@ use pageshim_wire::process::{Drop as Dropped, word};
 use pageshim_wire::stack::End;
 
 use crate::thread::Thread;
-use crate::world::{ACCOUNTS, PAGES, SITES, STATE};
+use crate::world::{self, ACCOUNTS, PAGES, SITES, STATE};
 
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -40,7 +40,7 @@ pub(crate) fn site(thread: &Thread, memo: &Memo, captured: &Captured) -> Option<
     let room = thread.folded.stack()?;
     let kept = fold::fold(captured.depth, |index| memo.pc(index), room);
     let frames = room.get(..kept)?;
-    let hash = fold::hash(frames, captured.end as u16);
+    let hash = fold::hash(frames, captured.end as u16, world::rows()?.replaced());
     if let Some(site) = SITES.find(hash) {
         return Some(site);
     }

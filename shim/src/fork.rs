@@ -147,6 +147,9 @@ fn become_child(thread: &'static Thread) {
     }
     let others = all_threads().filter(|other| !ptr::eq(*other, thread));
     others.for_each(Thread::stop_counting);
+    if let Some(rows) = world::rows() {
+        rows.after_fork();
+    }
     link::forget();
     sampled::part_ways(thread);
     let kept = STATE.go_private(SITES.extent());

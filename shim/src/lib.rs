@@ -28,6 +28,7 @@ mod stats;
 mod thread;
 mod tls;
 mod trace;
+mod unload;
 mod upkeep;
 mod verify;
 mod whole;

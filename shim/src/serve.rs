@@ -14,10 +14,11 @@ use core::sync::atomic::Ordering;
 
 use pageshim_core::heap::gpa::classes::{ALIGN, SLOT_MAX, aligned_class};
 use pageshim_core::heap::gpa::{Block, Freed, Heap, Kind, Page};
+use pageshim_core::modules::Noted;
 use pageshim_core::records::Record;
 use pageshim_core::sites::Stack;
 use pageshim_core::track::Entry;
-use pageshim_core::unwind::{Captured, Memo, Regs};
+use pageshim_core::unwind::{Captured, Memo, Regs, Rows};
 use pageshim_wire::process::Misuse;
 use pageshim_wire::stack::End;
 use pageshim_wire::thread::{Api, word};
@@ -158,7 +159,10 @@ pub(crate) fn captured_site(thread: &Thread, call: &Call) -> u32 {
     let Some(rows) = world::rows() else { return 0 };
     // SAFETY: we are this thread and inside.
     let (bounds, memo) = unsafe { thread.unwinding() };
-    let captured = memo.capture(rows, &call.regs, bounds, upkeep::depth_limit());
+    let mut captured = memo.capture(rows, &call.regs, bounds, upkeep::depth_limit());
+    if captured.missed > 0 && note_modules(rows, memo) {
+        captured = memo.capture(rows, &call.regs, bounds, upkeep::depth_limit());
+    }
     let site = site_of_capture(thread, memo, &captured);
     if verify::is_on() {
         verify::check(thread, rows, call.regs, memo, (captured.end, site));
@@ -166,16 +170,35 @@ pub(crate) fn captured_site(thread: &Thread, call: &Call) -> u32 {
     site
 }
 
+/// Writes down the modules that the last capture met first; true when it has to be
+/// repeated, because code lies where other code was.
+#[cold]
+#[inline(never)]
+fn note_modules(rows: &Rows, memo: &Memo) -> bool {
+    let mut again = false;
+    for start in memo.missed() {
+        let noted = rows.while_mapped(|| MODULES.note(&STATE, *start));
+        match noted {
+            Some(Noted::Nothing) => continue,
+            Some(Noted::New(slot)) => tell(slot),
+            Some(Noted::Instead(slot)) => {
+                rows.replace();
+                again = true;
+                tell(slot);
+            }
+            None => rows.invalidate(), // it shall be missed again, and noted then
+        }
+    }
+    again
+}
+
+fn tell(slot: u64) {
+    crate::link::send_words(pageshim_wire::frame::Kind::Module, &[slot]);
+}
+
 /// The site of the stack that was just captured.
 #[inline(always)]
 fn site_of_capture(thread: &Thread, memo: &mut Memo, captured: &Captured) -> u32 {
-    if captured.missed > 0 {
-        for start in memo.missed() {
-            if let Some(slot) = MODULES.note(&STATE, *start) {
-                crate::link::send_words(pageshim_wire::frame::Kind::Module, &[slot]);
-            }
-        }
-    }
     let known = memo.site();
     if known != 0 {
         return known;

@@ -1,4 +1,4 @@
-/* Fifty thousand frames, with a block held by every hundredth. */
+/* deep [DEPTH]: fifty thousand frames or so many, with a block held by every hundredth. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,10 +11,11 @@ __attribute__((noinline)) static long descend(int depth) {
     return below + 1;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    int frames = argc > 1 ? atoi(argv[1]) : 50000;
     long depth = 0;
     for (int i = 0; i < 3; i++)
-        depth += descend(50000);
+        depth += descend(frames);
     printf("deep: %ld\n", depth);
     return 0;
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::seeded::Numbers;
 use crate::books::modules::File;
 
 /// When names take more than this, all are forgotten and looked up anew.
@@ -30,7 +31,7 @@ pub type Names = Arc<[Named]>;
 #[derive(Debug, Default)]
 pub struct Cache {
     files: HashMap<Arc<File>, u32>,
-    names: HashMap<(u32, u64), Names>,
+    names: Numbers<(u32, u64), Names>,
     strings: HashSet<Arc<str>>,
     bytes: usize,
     next: u32,

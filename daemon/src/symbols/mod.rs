@@ -14,6 +14,7 @@
 mod cache;
 mod elf;
 mod perf_map;
+mod seeded;
 mod session;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::Symbols;
 use super::cache::{Named, Names};
 use super::elf::{self, Starts};
 use super::perf_map::PerfMap;
+use super::seeded::Numbers;
 use crate::books::header::printable;
 use crate::books::modules::{File, Modules};
 use crate::books::report::Frame;
@@ -43,7 +44,7 @@ pub struct Session<'a> {
     blazesym: Option<Symbolizer>,
     opened: HashMap<u32, Opened>,
     maps: HashMap<u32, PerfMap>,
-    found: HashMap<(u32, u64), Names>,
+    found: Numbers<(u32, u64), Names>,
 }
 
 impl<'a> Session<'a> {
@@ -53,7 +54,7 @@ impl<'a> Session<'a> {
             blazesym: None,
             opened: HashMap::new(),
             maps: HashMap::new(),
-            found: HashMap::new(),
+            found: Numbers::default(),
         }
     }
 
@@ -65,9 +66,10 @@ impl<'a> Session<'a> {
         modules: &Modules,
         stacks: &[Wanted<'_>],
     ) -> Vec<Vec<Frame>> {
+        let mut numbers = Numbers::default();
         let places: Vec<Vec<Place>> = stacks
             .iter()
-            .map(|stack| self.places(modules, stack))
+            .map(|stack| self.places(modules, stack, &mut numbers))
             .collect();
         self.look_up(&places);
         if places.iter().flatten().any(|place| place.at.is_none()) {
@@ -82,7 +84,14 @@ impl<'a> Session<'a> {
         resolved
     }
 
-    fn places(&self, modules: &Modules, stack: &Wanted<'_>) -> Vec<Place> {
+    /// `numbers` are those of files by their place in memory, which `modules` holds: to
+    /// hash a path for every frame costs more than all else here.
+    fn places(
+        &self,
+        modules: &Modules,
+        stack: &Wanted<'_>,
+        numbers: &mut Numbers<u64, u32>,
+    ) -> Vec<Place> {
         let mut cache = self.symbols.cache();
         let place = |counter: &u64| {
             let address = counter & !EXACT_PC;
@@ -94,7 +103,10 @@ impl<'a> Session<'a> {
             };
             let at = modules.find(inside, stack.tick).map(|module| {
                 let offset = inside.wrapping_sub(module.bias);
-                (cache.file(&module.file), offset, Arc::clone(&module.file))
+                let at = Arc::as_ptr(&module.file).addr() as u64;
+                let number = numbers.entry(at);
+                let number = *number.or_insert_with(|| cache.file(&module.file));
+                (number, offset, Arc::clone(&module.file))
             });
             Place { address, at }
         };

@@ -45,8 +45,8 @@ fn repeated(frames: &[u64]) -> usize {
 
 /// A hash of folded frames and of why their stack ended; never 0, and no hash of
 /// an unfolded stack but by chance.
-pub fn hash(frames: &[u64], end: u16) -> u64 {
-    let seed = 0x452_821e_638d_0137 ^ u64::from(end);
+pub fn hash(frames: &[u64], end: u16, replaced: u64) -> u64 {
+    let seed = 0x452_821e_638d_0137 ^ u64::from(end) ^ replaced << 16;
     let mixed = frames.iter().fold(seed, |hash, pc| {
         let product = u128::from(hash ^ pc) * 0x9e37_79b9_7f4a_7c15_u128;
         (product ^ product >> 64) as u64 ^ pc.rotate_left(32)
@@ -109,9 +109,10 @@ mod tests {
     // Goal: equal stacks hash alike, others not, order and end included. Method: a few.
     #[test]
     fn hashes_tell_stacks_apart() {
-        assert_eq!(hash(&[1, 2], 0), hash(&[1, 2], 0));
-        assert_ne!(hash(&[1, 2], 0), hash(&[2, 1], 0));
-        assert_ne!(hash(&[1, 2], 0), hash(&[1, 2], 1));
-        assert_ne!(hash(&[], 0), 0);
+        assert_eq!(hash(&[1, 2], 0, 0), hash(&[1, 2], 0, 0));
+        assert_ne!(hash(&[1, 2], 0, 0), hash(&[2, 1], 0, 0));
+        assert_ne!(hash(&[1, 2], 0, 0), hash(&[1, 2], 1, 0));
+        assert_ne!(hash(&[1, 2], 0, 0), hash(&[1, 2], 0, 1), "other code there");
+        assert_ne!(hash(&[], 0, 0), 0);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A module is written when an unwind row is first made for an address in it
 //! (so without listening to dlopen), and marked unloaded when a look after
-//! dlclose no longer finds it. Addresses then resolve by file and build id, also
+//! dlclose no longer finds it, or when another file is found in its place. The same
+//! file at the same place again is the same slot. Addresses then resolve by file and build id, also
 //! when the process is gone.
 //!
 //! # Concurrency
@@ -18,19 +19,41 @@ use pageshim_wire::process::{Drop, module, word};
 use crate::state::State;
 use crate::sync::Lock;
 use crate::sys;
-use crate::unwind::{Module, find_module};
+use crate::unwind::{Module, find_module, module_start};
 
 const KNOWN: usize = MODULES_MAX as usize;
 
-#[derive(Debug)]
+/// A file at a place, as far as it matters for what addresses mean.
+#[derive(Clone, Copy, Debug)]
 struct Known {
-    start: [u64; KNOWN],
+    start: u64,
+    end: u64,
+    /// Of build id, path, load bias and unwind index.
+    identity: u64,
+    loaded: bool,
+}
+
+#[derive(Debug)]
+struct Table {
+    known: [Known; KNOWN],
     count: usize,
+}
+
+/// What [`Modules::note`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It is in the table, or there is no room for it.
+    Nothing,
+    /// It is now in this slot.
+    New(u64),
+    /// It is now in this slot, and lies where another file lay: stacks with the same
+    /// addresses are not the same.
+    Instead(u64),
 }
 
 /// Which modules have been written.
 #[derive(Debug)]
-pub struct Modules(Lock<Known>);
+pub struct Modules(Lock<Table>);
 
 impl Default for Modules {
     fn default() -> Self {
@@ -41,53 +64,83 @@ impl Default for Modules {
 impl Modules {
     /// None yet.
     pub const fn new() -> Self {
-        Self(Lock::new(Known {
-            start: [0; KNOWN],
+        let none = Known {
+            start: 0,
+            end: 0,
+            identity: 0,
+            loaded: false,
+        };
+        Self(Lock::new(Table {
+            known: [none; KNOWN],
             count: 0,
         }))
     }
 
-    /// Writes the module that starts at `start` when it is new; answers its slot then.
-    pub fn note(&self, state: &State, start: u64) -> Option<u64> {
-        let mut known = self.0.lock();
-        let count = known.count;
-        if known.start[..count].contains(&start) {
-            return None;
-        }
-        let found = find_module(start)?;
-        let Some(room) = known.start.get_mut(count) else {
-            state.count_drop(Drop::Modules);
-            return None;
+    /// Writes the module that starts at `start` when it is new. Not while another
+    /// thread may be unloading it.
+    pub fn note(&self, state: &State, start: u64) -> Noted {
+        let mut table = self.0.lock();
+        let Some(found) = find_module(start) else {
+            return Noted::Nothing;
         };
-        *room = start;
-        known.count += 1;
-        write_slot(state, count as u64, &found)?;
-        state.set(word::MODULE_COUNT, known.count as u64);
-        Some(count as u64)
+        let facts = Facts::of(&found);
+        let (start, end, identity) = (found.start, found.end, facts.identity(&found));
+        let overlaps = |known: &Known| known.start < end && start < known.end;
+        let count = table.count;
+        let mut before = table.known[..count].iter_mut().enumerate().rev();
+        let last = before.find(|(_, known)| overlaps(known));
+        let instead = last.is_some();
+        if let Some((slot, known)) = last {
+            let same = known.start == start && known.identity == identity;
+            if same && !known.loaded {
+                known.loaded = true;
+                mark(state, slot, 1);
+            }
+            if same {
+                return Noted::Nothing;
+            }
+            if known.loaded {
+                known.loaded = false; // it went without a word
+                mark(state, slot, 2);
+            }
+        }
+        let Some(room) = table.known.get_mut(count) else {
+            state.count_drop(Drop::Modules);
+            return Noted::Nothing;
+        };
+        *room = Known {
+            start,
+            end,
+            identity,
+            loaded: true,
+        };
+        table.count += 1;
+        if instead {
+            state.part();
+        }
+        let slot = count as u64;
+        if write_slot(state, slot, &found, &facts).is_none() {
+            return Noted::Nothing;
+        }
+        state.set(word::MODULE_COUNT, table.count as u64);
+        if instead {
+            Noted::Instead(slot)
+        } else {
+            Noted::New(slot)
+        }
     }
 
-    /// Marks modules that are gone; true when any is.
-    pub fn sweep(&self, state: &State) -> bool {
-        let mut known = self.0.lock();
-        let mut gone = false;
-        for index in 0..known.count {
-            let start = known.start[index];
-            if start == 0 || find_module(start).is_some_and(|found| found.start == start) {
-                continue;
-            }
-            known.start[index] = 0;
-            gone = true;
-            if let Some(layout) = state.layout() {
-                let at = layout.module(index as u64);
-                state.put(
-                    at + module::UNLOADED as u64 * 8,
-                    state.tick(),
-                    Ordering::Relaxed,
-                );
-                state.put(at, 2, Ordering::Release);
+    /// Marks modules that are gone.
+    pub fn sweep(&self, state: &State) {
+        let mut table = self.0.lock();
+        let count = table.count;
+        for (slot, known) in table.known[..count].iter_mut().enumerate() {
+            let here = |known: &Known| module_start(known.start) == Some(known.start);
+            if known.loaded && !here(known) {
+                known.loaded = false;
+                mark(state, slot, 2);
             }
         }
-        gone
     }
 
     /// Takes the lock for the time of a fork.
@@ -105,21 +158,58 @@ impl Modules {
     }
 }
 
-fn write_slot(state: &State, slot: u64, found: &Module) -> Option<()> {
+/// What a module's own memory says of it.
+struct Facts {
+    id: [u8; 32],
+    id_len: usize,
+    path: [u8; module::PATH_MAX],
+    path_len: usize,
+}
+
+impl Facts {
+    fn of(found: &Module) -> Self {
+        let (mut id, mut path) = ([0; 32], [0; module::PATH_MAX]);
+        let (id_len, path_len) = (build_id(found, &mut id), path_of(found, &mut path));
+        Self {
+            id,
+            id_len,
+            path,
+            path_len,
+        }
+    }
+
+    /// Equal when addresses at this place mean the same.
+    fn identity(&self, found: &Module) -> u64 {
+        let places = [found.end, found.bias, found.eh_frame_hdr];
+        let words = places.iter().flat_map(|word| word.to_le_bytes());
+        let texts = self.id[..self.id_len].iter().chain([&0]);
+        let texts = texts.chain(&self.path[..self.path_len]).copied();
+        words.chain(texts).fold(0, |hash: u64, byte| {
+            (hash.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
+    }
+}
+
+/// Says in the shared state that the module of a slot has come again (1) or gone (2).
+fn mark(state: &State, slot: usize, now: u64) {
+    let Some(layout) = state.layout() else { return };
+    let at = layout.module(slot as u64);
+    let unloaded = at + module::UNLOADED as u64 * 8;
+    state.put(unloaded, state.moment(), Ordering::Relaxed);
+    state.put(at, now, Ordering::Release);
+}
+
+fn write_slot(state: &State, slot: u64, found: &Module, facts: &Facts) -> Option<()> {
     let at = state.layout()?.module(slot);
     let set = |index: usize, value| state.put(at + index as u64 * 8, value, Ordering::Relaxed);
     set(module::START, found.start);
     set(module::END, found.end);
     set(module::BIAS, found.bias);
-    set(module::LOADED, state.tick());
-    let mut id = [0; 32];
-    let id_len = build_id(found, &mut id);
-    state.put_bytes(at + module::BUILD_ID_AT as u64, &id[..id_len]);
-    set(module::BUILD_ID_LEN, id_len as u64);
-    let mut path = [0; module::PATH_MAX];
-    let path_len = path_of(found, &mut path);
-    state.put_bytes(at + module::PATH_AT as u64, &path[..path_len]);
-    set(module::PATH_LEN, path_len as u64);
+    set(module::LOADED, state.moment());
+    state.put_bytes(at + module::BUILD_ID_AT as u64, &facts.id[..facts.id_len]);
+    set(module::BUILD_ID_LEN, facts.id_len as u64);
+    state.put_bytes(at + module::PATH_AT as u64, &facts.path[..facts.path_len]);
+    set(module::PATH_LEN, facts.path_len as u64);
     state.put(at, 1, Ordering::Release);
     Some(())
 }

@@ -173,7 +173,7 @@ impl Sites {
             prefix: if shared > 0 { stack.prefix } else { 0 },
             thread: stack.thread,
             end: stack.end,
-            tick: state.tick(),
+            tick: state.moment(),
             frames_at: 0,
         };
         let at = layout.log() + log.used;

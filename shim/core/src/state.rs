@@ -65,6 +65,7 @@ pub struct State {
     fd_inode: AtomicU64,
     start_ms: AtomicU64,
     private_tick: AtomicU64,
+    parted: AtomicU64,
     pub(crate) parent: Lock<Option<Parent>>,
 }
 
@@ -95,6 +96,7 @@ impl State {
             fd_inode: AtomicU64::new(0),
             start_ms: AtomicU64::new(0),
             private_tick: AtomicU64::new(1),
+            parted: AtomicU64::new(0),
             parent: Lock::new(None),
         }
     }
@@ -303,6 +305,18 @@ impl State {
             Some(word) => word.load(Ordering::Relaxed),
             None => self.private_tick.load(Ordering::Relaxed),
         }
+    }
+
+    /// The tick, but never before [`Self::part`]: for what is told apart by time.
+    pub fn moment(&self) -> u64 {
+        self.tick().max(self.parted.load(Ordering::Relaxed))
+    }
+
+    /// Parts what was from what comes: their moments differ by more than the slack that
+    /// readers allow for. Not by the tick itself, which the daemon writes too.
+    pub fn part(&self) {
+        let next = (self.moment() + 2).min(process::TICK_MAX);
+        self.parted.fetch_max(next, Ordering::Relaxed);
     }
 
     /// Moves the tick on from a slow path; never back.

@@ -23,6 +23,8 @@ pub struct Errno(pub i32);
 
 /// Out of memory, or out of mappings.
 pub const ENOMEM: i32 = 12;
+/// Bad address.
+pub const EFAULT: i32 = 14;
 /// Invalid argument.
 pub const EINVAL: i32 = 22;
 /// Try again (a non-blocking call would block).
@@ -62,6 +64,7 @@ pub(crate) mod number {
     pub(crate) const CLOCK_GETTIME: usize = 228;
     pub(crate) const EXIT_GROUP: usize = 231;
     pub(crate) const OPENAT: usize = 257;
+    pub(crate) const PROCESS_VM_READV: usize = 310;
     pub(crate) const GETRANDOM: usize = 318;
     pub(crate) const MEMFD_CREATE: usize = 319;
     pub(crate) const WRITE: usize = 1;

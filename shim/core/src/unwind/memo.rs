@@ -142,6 +142,8 @@ pub struct Memo {
     shared: u32,
     /// Changes whenever entries of `recent` must not be used; never 0 once used.
     pub(crate) epoch: u32,
+    /// Where hashes of paths begin: differs when the same addresses are other code.
+    pub(crate) seed: u64,
     pub(crate) missed: Missed,
     pub(crate) keys: [Word; Self::CAPACITY],
     pub(crate) frames: [Frame; Self::CAPACITY],

@@ -13,6 +13,7 @@
 //! kernel   may this word be read?        cfi     one FDE, one address -> row
 //! bounds   which stack memory may be     tables  pc -> module -> FDE
 //! row      one word: how to step         rows    pc -> row, racing writers
+//! closing  modules that go meanwhile
 //! step     one step; `full` unwind       memo    the last stack; walk: a capture
 //! ```
 //! # Allocation
@@ -26,6 +27,7 @@
 
 mod bounds;
 mod cfi;
+mod closing;
 mod kernel;
 mod memo;
 mod recent;
@@ -39,4 +41,4 @@ pub use bounds::Bounds;
 pub use memo::{Captured, Memo};
 pub use rows::Rows;
 pub use step::{Regs, full};
-pub use tables::{Module, find_module};
+pub use tables::{Module, find_module, module_start};

@@ -18,6 +18,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::closing::Closing;
 use super::row::Row;
 use super::tables;
 
@@ -33,6 +34,9 @@ struct Set([[AtomicU64; 2]; 2]);
 pub struct Rows {
     generation: AtomicU64,
     misses: AtomicU64,
+    /// How often code has come to lie where other code was.
+    replaced: AtomicU64,
+    closing: Closing,
     sets: [Set; SETS],
 }
 
@@ -82,6 +86,35 @@ impl Rows {
     /// can be mapped, or as soon as the loss is noticed.
     pub fn invalidate(&self) {
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Does `close`, which may unload modules, and then [`Self::invalidate`].
+    pub fn while_closing<T>(&self, close: impl FnOnce() -> T) -> T {
+        let answer = self.closing.close(close);
+        self.invalidate();
+        answer
+    }
+
+    /// Reads of a module what is only safe while it stays; `None`, nothing done, when
+    /// another thread is unloading modules just now.
+    pub fn while_mapped<T>(&self, read: impl FnOnce() -> T) -> Option<T> {
+        self.closing.direct(read)
+    }
+
+    /// In a forked child: nobody else unloads or reads.
+    pub fn after_fork(&self) {
+        self.closing.forget();
+    }
+
+    /// Other code lies where code was: from now on the same addresses are other stacks.
+    pub fn replace(&self) {
+        self.replaced.fetch_add(1, Ordering::Relaxed);
+        self.invalidate(); // publishes it
+    }
+
+    /// What tells stacks of the same addresses apart. Read after the generation.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
     }
 
     /// Rows evaluated from unwind tables so far.
@@ -136,8 +169,10 @@ impl Rows {
     #[cold]
     #[inline(never)]
     fn miss(&self, pc: u64, generation: u64, missed: Option<&mut Missed>) -> Row {
-        let (row, start) = tables::row_of(pc);
         self.misses.fetch_add(1, Ordering::Relaxed);
+        let Some((row, start)) = self.closing.direct(|| tables::row_of(pc)) else {
+            return tables::row_of_copied(pc); // not kept: its module is not noted
+        };
         if missed.is_some_and(|missed| missed.note(start)) {
             self.put(pc, row, generation);
         }

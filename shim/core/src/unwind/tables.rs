@@ -54,6 +54,26 @@ pub struct Module {
 
 /// The module that holds an address. Takes no lock, allocates nothing.
 pub fn find_module(address: u64) -> Option<Module> {
+    let found = find(address)?;
+    // SAFETY: `l_addr` is the first member of every link map (link.h), and the
+    // loader keeps the map as long as the module.
+    let bias = unsafe { found.link_map.cast::<u64>().read() };
+    Some(Module {
+        start: found.map_start.expose_provenance() as u64,
+        end: found.map_end.expose_provenance() as u64,
+        bias,
+        link_map: found.link_map.addr() as u64,
+        eh_frame_hdr: found.eh_frame.addr() as u64,
+    })
+}
+
+/// Where the module begins that holds an address; nothing of the module is read.
+pub fn module_start(address: u64) -> Option<u64> {
+    Some(find(address)?.map_start.addr() as u64)
+}
+
+/// The same as glibc says it, nothing of the module itself read.
+fn find(address: u64) -> Option<Found> {
     let mut found = Found {
         flags: 0,
         map_start: ptr::null_mut(),
@@ -67,16 +87,7 @@ pub fn find_module(address: u64) -> Option<Module> {
     if unsafe { _dl_find_object(address, &raw mut found) } != 0 || found.link_map.is_null() {
         return None;
     }
-    // SAFETY: `l_addr` is the first member of every link map (link.h), and the
-    // loader keeps the map as long as the module.
-    let bias = unsafe { found.link_map.cast::<u64>().read() };
-    Some(Module {
-        start: found.map_start.expose_provenance() as u64,
-        end: found.map_end.expose_provenance() as u64,
-        bias,
-        link_map: found.link_map.addr() as u64,
-        eh_frame_hdr: found.eh_frame.addr() as u64,
-    })
+    Some(found)
 }
 
 impl Module {
@@ -130,14 +141,25 @@ fn segment_end_of(page: &[u8], bias: u64, address: u64) -> Option<u64> {
 /// The row of a program counter and where its module starts (0: in none).
 #[inline(never)]
 pub(crate) fn row_of(pc: u64) -> (Row, u64) {
-    let exact = pc & EXACT_PC != 0;
-    let pc = pc & !EXACT_PC;
-    let lookup = if exact { pc } else { pc.wrapping_sub(1) };
+    let (pc, lookup) = looked_up(pc);
     let Some(module) = find_module(lookup) else {
         return (Row::of(Kind::NoTable), 0);
     };
     let row = module.row(pc, lookup).unwrap_or(Row::of(Kind::NoTable));
     (row, module.start)
+}
+
+/// As [`row_of`] while another thread unloads modules, which may be this one.
+pub(crate) fn row_of_copied(pc: u64) -> Row {
+    let (pc, lookup) = looked_up(pc);
+    copied::row_of(pc, lookup)
+}
+
+/// A program counter, and the address whose rules hold.
+const fn looked_up(pc: u64) -> (u64, u64) {
+    let exact = pc & EXACT_PC != 0;
+    let pc = pc & !EXACT_PC;
+    (pc, if exact { pc } else { pc.wrapping_sub(1) })
 }
 
 impl Module {
@@ -172,6 +194,21 @@ fn eh_frame_address(header: &[u8], header_at: u64) -> Option<u64> {
     };
     let relative = i32::from_le_bytes(*header.get(4..)?.first_chunk()?);
     (header_at + 4).checked_add_signed(i64::from(relative))
+}
+
+/// Whether the header's search table is of the kind that linkers write.
+fn eh_frame_encoding_known(header: &[u8]) -> bool {
+    const DATA_RELATIVE_INT: u8 = 0x3b;
+    const UNSIGNED_INT: u8 = 3;
+    matches!(
+        header.first_chunk::<4>(),
+        Some([1, _, UNSIGNED_INT, DATA_RELATIVE_INT])
+    )
+}
+
+/// An address of the search table.
+const fn data_relative(header_at: u64, bytes: &[u8; 4]) -> u64 {
+    header_at.wrapping_add_signed(i32::from_le_bytes(*bytes) as i64)
 }
 
 /// A module's unwind tables as bytes; hostile bytes do no more than answer wrong.
@@ -214,18 +251,13 @@ impl Tables<'_> {
 
     /// Address of the entry that may cover `lookup`, by the header's sorted table.
     fn search(&self, lookup: u64) -> Option<u64> {
-        const DATA_RELATIVE_INT: u8 = 0x3b;
-        const UNSIGNED_INT: u8 = 3;
-        let [_, _, UNSIGNED_INT, DATA_RELATIVE_INT] = *self.header.first_chunk::<4>()? else {
+        if !eh_frame_encoding_known(self.header) {
             return None;
-        };
+        }
         let count = u32::from_le_bytes(*self.header.get(8..)?.first_chunk()?);
         let (entries, _) = self.header.get(12..)?.as_chunks::<8>();
         let entries = entries.get(..count as usize)?;
-        let absolute = |bytes: [u8; 4]| {
-            self.header_at
-                .wrapping_add_signed(i64::from(i32::from_le_bytes(bytes)))
-        };
+        let absolute = |bytes: [u8; 4]| data_relative(self.header_at, &bytes);
         let start = |e: &[u8; 8]| absolute([e[0], e[1], e[2], e[3]]);
         let after = entries.partition_point(|entry| start(entry) <= lookup);
         let e = entries.get(after.checked_sub(1)?)?;
@@ -233,5 +265,6 @@ impl Tables<'_> {
     }
 }
 
+mod copied;
 #[cfg(test)]
 mod tests;

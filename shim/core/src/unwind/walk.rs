@@ -85,6 +85,7 @@ impl Memo {
         let generation = rows.generation();
         if self.generation != generation || self.limit as usize != limit {
             (self.generation, self.limit, old) = (generation, limit as u32, 0);
+            self.seed = SEED ^ rows.replaced();
             self.renew();
         }
         // Word by word: a vector would wait for the stores that made it.
@@ -256,7 +257,7 @@ impl Memo {
         if self.irregular as usize >= kept {
             self.irregular = u32::MAX;
         }
-        let (mut hash, mut needs_bp) = (mix(SEED, walk.end as u64), false);
+        let (mut hash, mut needs_bp) = (mix(self.seed, walk.end as u64), false);
         if kept == 0 {
             self.set_end(walk.end);
             (self.highest, self.checks_len) = (0, 0);
