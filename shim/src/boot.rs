@@ -107,6 +107,9 @@ fn boot() {
     if config.verify && stacks {
         verify::begin();
     }
+    if matches!(config.mode, Mode::Exact | Mode::Trace) {
+        ACCOUNTS.billing().ask(&thread::WHO);
+    }
     fork::plant_canary();
     sampled::set_interval(config.interval(), config.seed);
     world::set_mode(config.mode);

@@ -27,7 +27,7 @@ use pageshim_wire::process::{Mode, word};
 use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
-use crate::world::{ACCOUNTS, MODULES, PAGES, SITES, SPACES, STATE};
+use crate::world::{ACCOUNTS, MODULES, OWN, SITES, SPACES, STATE};
 use crate::{link, sampled, tls, whole, world};
 
 const SETTLED: u64 = 1;
@@ -51,7 +51,7 @@ fn settle(value: u64) {
 
 /// Maps the page that is wiped in copies.
 pub(crate) fn plant_canary() {
-    let Some(at) = PAGES.map(pageshim_core::OS_PAGE_BYTES) else {
+    let Some(at) = OWN.map(pageshim_core::OS_PAGE_BYTES) else {
         return;
     };
     // SAFETY: our own fresh page.
@@ -160,7 +160,7 @@ fn become_child(thread: &'static Thread) {
     if let Some(head) = STATE.head() {
         let region = ptr::with_exposed_provenance_mut(thread.track.region());
         // SAFETY: both are this process's own mappings now.
-        unsafe { ACCOUNTS.follow(head, region) };
+        unsafe { ACCOUNTS.follow(head, region, STATE.rows(head)) };
     }
 }
 
