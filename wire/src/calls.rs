@@ -49,6 +49,10 @@ pub mod row {
     pub const LIVE_BYTES: usize = 19;
     /// Ranges of them.
     pub const LIVE_RANGES: usize = 20;
+    /// Ranges got from the kernel.
+    pub const GOT: usize = 21;
+    /// Their bytes.
+    pub const GOT_BYTES: usize = 22;
 }
 
 /// System calls that are billed: all kinds but the last, which no layer makes.
@@ -95,7 +99,7 @@ pub const fn next(place: u64) -> u64 {
 }
 
 const _: () = assert!(row::CALLS + 3 * BILLED == row::PAIRS);
-const _: () = assert!(row::LIVE_RANGES < ROW_WORDS && CALLS_BYTES.is_multiple_of(4096));
+const _: () = assert!(row::GOT_BYTES < ROW_WORDS && CALLS_BYTES.is_multiple_of(4096));
 
 #[cfg(test)]
 mod tests {

@@ -224,7 +224,8 @@ fn pinner(cost: &Cost, leak: &Leak, seconds: f64) -> Pinner {
     pinner
 }
 
-fn function(stack: &[Frame]) -> String {
+/// The name a site goes by in sentences.
+pub fn function(stack: &[Frame]) -> String {
     let headline = headline::of(stack);
     headline.map_or_else(
         || "a stack that is not known".to_owned(),

@@ -180,6 +180,10 @@ impl Billing {
         place.ns.store(billed.ns(), Ordering::Relaxed);
         let key = key(billed.site, Party::Layers);
         place.key.store(key, Ordering::Relaxed);
+        if let Some(row) = self.row(key) {
+            row[row::GOT].fetch_add(1, Ordering::Relaxed);
+            row[row::GOT_BYTES].fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         // Release pairs with the Acquire in gave().
         place.address.store(address, Ordering::Release);
     }
