@@ -11,7 +11,7 @@
 //! the books.
 //!
 //! Locks are taken before fork() and opened after it on both sides, in the order
-//! sites, modules, link, sampled, heap; a raw clone skips that, and its child finds the
+//! sites, modules, link, sampled, heap, mappings; a raw clone skips that, and its child finds the
 //! wiped word instead. Heaps of threads that did not come along take frees and
 //! nothing else.
 #![allow(unsafe_code)]
@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, OWN, SITES, SPACES, STATE};
-use crate::{link, sampled, tls, whole, world};
+use crate::{link, mappings, sampled, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -101,6 +101,7 @@ pub(crate) extern "C" fn prepare() {
     sampled::hold();
     SPACES.hold();
     whole::hold();
+    mappings::hold();
 }
 
 /// # Safety
@@ -108,6 +109,7 @@ pub(crate) extern "C" fn prepare() {
 unsafe fn open_all() {
     // SAFETY: the caller's duty, for each lock.
     unsafe {
+        mappings::release();
         whole::release();
         SPACES.release();
         sampled::release();
@@ -148,6 +150,7 @@ fn become_child(thread: &'static Thread) {
     let others = all_threads().filter(|other| !ptr::eq(*other, thread));
     others.for_each(Thread::stop_counting);
     link::forget();
+    mappings::forget();
     sampled::part_ways(thread);
     let kept = STATE.go_private(SITES.extent());
     // SAFETY: the thread's own region; its content is the parent's.

@@ -393,6 +393,11 @@ pub(crate) fn chart() -> heatmap::Chart {
         classes: vec![64],
         sites: vec![holder.clone()],
         sites_total: 3,
+        first_touched: Some(heatmap::Toucher {
+            site: "00000000000000bb".to_owned(),
+            function: "warm_up".to_owned(),
+            pages: 16,
+        }),
         ..place(0x7f00_0001_0000, "in_use")
     };
     let back = heatmap::Place {

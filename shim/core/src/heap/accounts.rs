@@ -12,6 +12,7 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use pageshim_wire::calls::Party;
 use pageshim_wire::layout::HEADER_BYTES;
 use pageshim_wire::process::{CLASS_WORDS, class, word};
 use pageshim_wire::thread::{self, SYSCALLS, Syscall};
@@ -87,7 +88,7 @@ impl Accounts {
         let calls = unsafe { shared.as_ref() }.unwrap_or(&self.private_calls);
         calls[call as usize * 2].fetch_add(1, Ordering::Relaxed);
         calls[call as usize * 2 + 1].fetch_add(billed.ns(), Ordering::Relaxed);
-        self.billing.count(call, billed, bytes);
+        self.billing.count(call, Party::Layers, billed, bytes);
     }
 
     /// How often a system call was made, and the ns it took in all.

@@ -124,9 +124,9 @@ impl Billing {
         }
     }
 
-    /// Bills one call for `bytes`.
-    pub fn count(&self, call: Syscall, billed: &Billed, bytes: usize) {
-        let key = key(billed.site, Party::Layers);
+    /// Bills one call of `party` for `bytes`.
+    pub fn count(&self, call: Syscall, party: Party, billed: &Billed, bytes: usize) {
+        let key = key(billed.site, party);
         self.add_call(key, call as usize, [1, billed.ns(), bytes as u64]);
     }
 
@@ -255,13 +255,13 @@ mod tests {
     #[test]
     fn calls_go_to_their_site_and_early_ones_to_none() {
         let billing = Billing::new();
-        billing.count(Syscall::Munmap, &billed(5, 0, 7), 4096);
+        billing.count(Syscall::Munmap, Party::Layers, &billed(5, 0, 7), 4096);
         let _ = begin(&billing);
         let munmap = row::CALLS + 3 * Syscall::Munmap as usize;
         assert_eq!(word(&billing, 0, munmap), 1, "as begin() was told");
         assert_eq!(word(&billing, 0, munmap + 2), 4096);
         for end in [3, 4] {
-            billing.count(Syscall::Munmap, &billed(5, 0, end), 100);
+            billing.count(Syscall::Munmap, Party::Layers, &billed(5, 0, end), 100);
         }
         let row = [0, 1, 2].map(|index| word(&billing, 5, munmap + index));
         assert_eq!(row, [2, 7, 200]);
@@ -295,7 +295,7 @@ mod tests {
         let words = begin(&billing);
         let sites = 3 * u32::try_from(ROWS).expect("fits");
         for site in 1..=sites {
-            billing.count(Syscall::Mremap, &billed(site, 0, 1), 1);
+            billing.count(Syscall::Mremap, Party::Layers, &billed(site, 0, 1), 1);
         }
         let mremap = row::CALLS + 3 * Syscall::Mremap as usize;
         let sum: u64 = words
