@@ -84,6 +84,7 @@ macro_rules! stub {
         #[unsafe(export_name = $name)]
         unsafe extern "C" fn $stub() {
             naked_asm!(
+                ".cfi_startproc",
                 "sub rsp, 8",
                 ".cfi_adjust_cfa_offset 8",
                 "push rbp",
@@ -95,6 +96,7 @@ macro_rules! stub {
                 "add rsp, 24",
                 ".cfi_adjust_cfa_offset -24",
                 "ret",
+                ".cfi_endproc",
                 sym $target,
             )
         }

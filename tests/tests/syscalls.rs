@@ -101,7 +101,7 @@ fn a_loop_of_large_blocks_is_named() {
     assert!(page.contains(&sentence), "{sentence} in {page}");
     let text = report(&daemon);
     assert!(text.contains(&sentence), "{sentence} in {text}");
-    assert!(text.contains("caused by  `hold_big` (mmap 200;"), "{text}");
+    assert!(text.contains("caused by  `hold_big` (mmap 200"), "{text}");
     running.say("");
     running.finish().ok();
     daemon.settled("calls");
