@@ -20,7 +20,7 @@ use pageshim_wire::process::{Heap, Mode};
 
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
-use crate::{fold, fork, life, link, sampled, thread, tls, upkeep, verify, whole, world};
+use crate::{fold, fork, life, link, mappings, sampled, thread, tls, upkeep, verify, whole, world};
 
 const SPAN: u64 = 512 << 30;
 const SPAN_MIN: u64 = 4 << 20;
@@ -106,6 +106,12 @@ fn boot() {
     }
     if config.verify && stacks {
         verify::begin();
+    }
+    if matches!(config.mode, Mode::Exact | Mode::Trace) {
+        ACCOUNTS.billing().ask(&thread::WHO);
+        if config.mappings {
+            mappings::begin();
+        }
     }
     fork::plant_canary();
     sampled::set_interval(config.interval(), config.seed);

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) verify: bool,
     /// Repeated cycles of frames are cut from stacks.
     pub(crate) fold: bool,
+    /// Bill what the program maps itself.
+    pub(crate) mappings: bool,
     pub(crate) heap: Heap,
     /// Size of the fixed heap.
     pub(crate) fixed_bytes: usize,
@@ -111,6 +113,7 @@ pub(crate) fn read() -> Config {
         seed: None,
         verify: false,
         fold: false,
+        mappings: false,
         heap: Heap::Gpa,
         fixed_bytes: 0,
         socket: None,
@@ -162,6 +165,7 @@ impl Config {
             },
             b"PAGESHIM_VERIFY" => self.verify = !value.is_empty() && value != b"0",
             b"PAGESHIM_FOLD" => self.fold = !value.is_empty() && value != b"0",
+            b"PAGESHIM_MMAP" => self.mappings = !value.is_empty() && value != b"0",
             b"PAGESHIM_SEED" if !value.is_empty() => match number(value) {
                 Some(seed) => self.seed = Some(seed as u64),
                 None => complain(name, value, b"a number; using a random one"),

@@ -16,7 +16,7 @@ use pageshim_core::heap::gpa::classes::{SLOT_MAX, aligned_class};
 use pageshim_core::heap::gpa::{Block, Heap, Page, Spaces};
 use pageshim_wire::process::Drop as Dropped;
 
-use crate::world::{ACCOUNTS, PAGES, STATE};
+use crate::world::{ACCOUNTS, OWN, STATE};
 
 const HEAPS: usize = 4;
 const SPAN: usize = 64 << 20;
@@ -60,7 +60,7 @@ impl Spare {
             let at = self.spaces.get().cast::<Spaces>();
             // SAFETY: `taken` is ours, and nobody looks before `opened`.
             let spaces = unsafe {
-                at.write(Spaces::new(PAGES));
+                at.write(Spaces::new(OWN));
                 &*at
             };
             if !spaces.reserve(SPAN) {

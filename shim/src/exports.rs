@@ -48,7 +48,7 @@ pub(crate) fn call(api: Api, sp: *const u64, bp: u64) -> Call {
     }
 }
 
-fn set_errno(value: c_int) {
+pub(crate) fn set_errno(value: c_int) {
     // SAFETY: this thread's errno.
     unsafe { *libc::__errno_location() = value };
 }

@@ -15,7 +15,7 @@ use pageshim_wire::process::{Drop as Dropped, word};
 use pageshim_wire::stack::End;
 
 use crate::thread::Thread;
-use crate::world::{self, ACCOUNTS, PAGES, SITES, STATE};
+use crate::world::{self, ACCOUNTS, OWN, SITES, STATE};
 
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -63,7 +63,7 @@ impl Room {
     #[expect(clippy::mut_from_ref, reason = "one user: this thread, inside")]
     fn stack(&self) -> Option<&mut [u64]> {
         if self.0.get().is_null() {
-            let at = PAGES.map(Memo::CAPACITY * 8)?;
+            let at = OWN.map(Memo::CAPACITY * 8)?;
             ACCOUNTS.add(word::METADATA, i64::try_from(Memo::CAPACITY * 8).ok()?);
             self.0.set(ptr::with_exposed_provenance_mut(at));
         }

@@ -11,7 +11,7 @@
 //! the books.
 //!
 //! Locks are taken before fork() and opened after it on both sides, in the order
-//! sites, modules, link, sampled, heap; a raw clone skips that, and its child finds the
+//! sites, modules, link, sampled, heap, mappings; a raw clone skips that, and its child finds the
 //! wiped word instead. Heaps of threads that did not come along take frees and
 //! nothing else.
 #![allow(unsafe_code)]
@@ -27,8 +27,8 @@ use pageshim_wire::process::{Mode, word};
 use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
-use crate::world::{ACCOUNTS, MODULES, PAGES, SITES, SPACES, STATE};
-use crate::{link, sampled, tls, whole, world};
+use crate::world::{ACCOUNTS, MODULES, OWN, SITES, SPACES, STATE};
+use crate::{link, mappings, sampled, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -51,7 +51,7 @@ fn settle(value: u64) {
 
 /// Maps the page that is wiped in copies.
 pub(crate) fn plant_canary() {
-    let Some(at) = PAGES.map(pageshim_core::OS_PAGE_BYTES) else {
+    let Some(at) = OWN.map(pageshim_core::OS_PAGE_BYTES) else {
         return;
     };
     // SAFETY: our own fresh page.
@@ -101,6 +101,7 @@ pub(crate) extern "C" fn prepare() {
     sampled::hold();
     SPACES.hold();
     whole::hold();
+    mappings::hold();
 }
 
 /// # Safety
@@ -108,6 +109,7 @@ pub(crate) extern "C" fn prepare() {
 unsafe fn open_all() {
     // SAFETY: the caller's duty, for each lock.
     unsafe {
+        mappings::release();
         whole::release();
         SPACES.release();
         sampled::release();
@@ -151,6 +153,7 @@ fn become_child(thread: &'static Thread) {
         rows.after_fork();
     }
     link::forget();
+    mappings::forget();
     sampled::part_ways(thread);
     let kept = STATE.go_private(SITES.extent());
     // SAFETY: the thread's own region; its content is the parent's.
@@ -163,7 +166,7 @@ fn become_child(thread: &'static Thread) {
     if let Some(head) = STATE.head() {
         let region = ptr::with_exposed_provenance_mut(thread.track.region());
         // SAFETY: both are this process's own mappings now.
-        unsafe { ACCOUNTS.follow(head, region) };
+        unsafe { ACCOUNTS.follow(head, region, STATE.rows(head)) };
     }
 }
 

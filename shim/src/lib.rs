@@ -17,6 +17,7 @@ mod foreign;
 mod fork;
 mod life;
 mod link;
+mod mappings;
 mod misuse;
 mod operators;
 #[macro_use]

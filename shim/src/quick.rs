@@ -104,7 +104,8 @@ extern "C" fn take_billed<W: Way>(
     }
     thread.close(thread.gate());
     let site = site(sp, bp, thread);
-    let Some((block, page)) = thread.heap().take(requested) else {
+    let ready = thread.heap().take_ready(requested);
+    let Some((block, page)) = ready.or_else(|| take_slowly(thread, site, requested)) else {
         thread.leave();
         return or_enomem(ptr::null_mut()).cast();
     };
@@ -132,6 +133,19 @@ extern "C" fn take_billed<W: Way>(
     }
     thread.leave();
     block.pointer()
+}
+
+/// A slot that is not at hand, for a site.
+#[cold]
+#[inline(never)]
+fn take_slowly(
+    thread: &'static Thread,
+    site: u32,
+    requested: usize,
+) -> Option<(Block, &'static Page)> {
+    let taken = thread.heap().take_for(site, requested);
+    thread.note_touched(site);
+    taken
 }
 
 /// The site of the calling stack. Apart from its caller, which so needs few registers
@@ -255,7 +269,7 @@ fn give_back(thread: &'static Thread, known: &Known, requested: usize, gate: u8)
     let far = known.counters.shrank(requested);
     let empty = thread.heap().give_back(known.page, known.block);
     if far || empty {
-        settle(thread, known.page);
+        settle(thread, known.page, known.record.site);
     } else {
         thread.open(gate);
     }
@@ -264,7 +278,8 @@ fn give_back(thread: &'static Thread, known: &Known, requested: usize, gate: u8)
 /// What follows a free now and then.
 #[cold]
 #[inline(never)]
-fn settle(thread: &'static Thread, page: &'static Page) {
+fn settle(thread: &'static Thread, page: &'static Page, site: u32) {
+    thread.works_for(site);
     thread.track.publish_if_far(&STATE);
     thread.heap().settle_empty(page);
     thread.leave();

@@ -35,7 +35,7 @@ use pageshim_wire::thread::{Api, word};
 use crate::fork;
 use crate::serve::{self, Call, Taken};
 use crate::thread::Thread;
-use crate::world::{ACCOUNTS, PAGES, SPACES, STATE};
+use crate::world::{ACCOUNTS, OWN, SPACES, STATE};
 
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
@@ -103,7 +103,7 @@ fn with_heap<T>(call: impl FnOnce(&'static Heap) -> Option<T>) -> Option<T> {
     let mut shared = HEAP.lock();
     if shared.is_none() {
         let bytes = size_of::<Heap>().next_multiple_of(pageshim_core::OS_PAGE_BYTES);
-        let at = PAGES.map(bytes)?;
+        let at = OWN.map(bytes)?;
         ACCOUNTS.add(process_word::METADATA, i64::try_from(bytes).ok()?);
         let at = ptr::with_exposed_provenance_mut::<Heap>(at);
         // SAFETY: fresh pages of a heap's size, never unmapped.

@@ -98,6 +98,9 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
     {
         return taken;
     }
+    let recording = thread.gate() & RECORDING != 0;
+    let site = if recording { site(thread, call) } else { 0 };
+    thread.works_for(site);
     let heap = thread.heap();
     let found = if align <= ALIGN && requested <= SLOT_MAX {
         heap.take(requested)
@@ -113,8 +116,8 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
     let Some((block, page, zeroed)) = found else {
         return NOTHING;
     };
-    if thread.gate() & RECORDING != 0 {
-        let site = site(thread, call);
+    if recording {
+        thread.note_touched(site);
         record(thread, page, block.address(), requested, site, call.api);
     }
     Taken {
@@ -281,6 +284,7 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
             return;
         };
         word.store(record.freed(), Ordering::Relaxed);
+        thread.works_for(record.site);
         if thread.gate() & SAMPLING != 0 {
             sampled::give(thread, page, address, &record);
             return;
@@ -449,6 +453,9 @@ fn resize(
     let old = page
         .record(found.slot)
         .and_then(|word| Record::unpack(word.load(Ordering::Relaxed)));
+    if page.is_single() && old.is_some() {
+        thread.works_for(site(thread, call));
+    }
     let old_entry = old.map(|record| (record, found.usable.saturating_sub(record.slack)));
     if !fits(thread, page, requested) {
         return false;

@@ -14,6 +14,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{Ordering, compiler_fence};
 
+use pageshim_core::heap::billing::Who;
 use pageshim_core::heap::gpa::{Block, Heap, HeapState, all_heaps};
 use pageshim_core::sample::Sampler;
 use pageshim_core::sys;
@@ -23,7 +24,7 @@ use pageshim_wire::frame::Kind;
 use pageshim_wire::process::{Drop as Dropped, Mode, word as process_word};
 use pageshim_wire::thread::word;
 
-use crate::world::{ACCOUNTS, PAGES, SPACES, STATE};
+use crate::world::{ACCOUNTS, OWN, SPACES, STATE};
 use crate::{boot, fold, link, sampled, tls, trace, verify, whole, world};
 
 /// Inside our own slow path: nothing of ours may be entered again.
@@ -100,6 +101,20 @@ impl Thread {
     pub(crate) unsafe fn counters(&self) -> Counters {
         // SAFETY: attach() and stop_counting() keep the bit.
         unsafe { self.track.counters_unchecked() }
+    }
+
+    /// Says for whom what follows is done: system calls are billed to that site.
+    #[inline]
+    pub(crate) fn works_for(&self, site: u32) {
+        self.heap().set_cause(site);
+    }
+
+    /// Counts the pages a slow path has just carved for `site`.
+    pub(crate) fn note_touched(&self, site: u32) {
+        let touched = self.heap().take_touched();
+        if touched > 0 && site != 0 {
+            self.track.touched(site, touched.into());
+        }
     }
 
     /// Stops counting: the region is another process's now.
@@ -286,7 +301,7 @@ impl Thread {
 
     fn make() -> Option<&'static Self> {
         let bytes = size_of::<Self>().next_multiple_of(pageshim_core::OS_PAGE_BYTES);
-        let at = PAGES.map(bytes)?;
+        let at = OWN.map(bytes)?;
         ACCOUNTS.add(process_word::METADATA, i64::try_from(bytes).ok()?);
         let thread = ptr::with_exposed_provenance_mut::<Self>(at);
         // SAFETY: fresh zeroed memory, page aligned; zero is valid for all fields but the heap.
@@ -331,6 +346,9 @@ impl Thread {
         self.rounds.get()
     }
 }
+
+/// Whom the page layer bills the calling thread's system calls to.
+pub(crate) static WHO: Who = || tls::get().map_or(0, |thread| thread.heap().cause());
 
 /// Every thread state ever made.
 pub(crate) fn all_threads() -> impl Iterator<Item = &'static Thread> {

@@ -10,7 +10,7 @@ use pageshim_wire::process::word;
 
 use crate::link;
 use crate::thread::{Thread, all_threads};
-use crate::world::{ACCOUNTS, PAGES, STATE};
+use crate::world::{ACCOUNTS, OWN, STATE};
 
 const HEAD_WORDS: usize = 3;
 const BATCH_BYTES: usize = 64 * 1024;
@@ -36,7 +36,7 @@ pub(crate) fn freed(thread: &Thread, address: usize, requested: usize, site: u32
 fn push(thread: &Thread, address: usize, requested: usize, site: u32, free: bool) {
     let buffer = &thread.trace;
     if buffer.words.get().is_null() {
-        let Some(at) = PAGES.map(BATCH_BYTES) else {
+        let Some(at) = OWN.map(BATCH_BYTES) else {
             return;
         };
         ACCOUNTS.add(word::METADATA, BATCH_BYTES as i64);

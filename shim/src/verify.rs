@@ -23,7 +23,7 @@ use pageshim_wire::stack::End;
 
 use crate::thread::Thread;
 use crate::upkeep;
-use crate::world::{ACCOUNTS, PAGES, STATE};
+use crate::world::{ACCOUNTS, OWN, STATE};
 
 static ON: AtomicBool = AtomicBool::new(false);
 static STACKS: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
@@ -48,7 +48,7 @@ pub(crate) fn begin() {
 }
 
 fn map(bytes: usize) -> Option<usize> {
-    let at = PAGES.map(bytes.next_multiple_of(OS_PAGE_BYTES))?;
+    let at = OWN.map(bytes.next_multiple_of(OS_PAGE_BYTES))?;
     ACCOUNTS.add(word::METADATA, i64::try_from(bytes).unwrap_or(0));
     Some(at)
 }

@@ -18,9 +18,11 @@ use pageshim_wire::process::Mode;
 
 pub(crate) static ACCOUNTS: Accounts = Accounts::new();
 pub(crate) static PAGES: Pages = Pages::new(&ACCOUNTS);
+/// Pages for our own tables, which no request of the program caused.
+pub(crate) static OWN: Pages = PAGES.for_upkeep();
 pub(crate) static SPACES: Spaces = Spaces::new(PAGES);
 pub(crate) static STATE: State = State::new();
-pub(crate) static SITES: Sites = Sites::new(PAGES);
+pub(crate) static SITES: Sites = Sites::new(OWN);
 pub(crate) static MODULES: Modules = Modules::new();
 
 static ROWS: AtomicPtr<Rows> = AtomicPtr::new(ptr::null_mut());
@@ -35,7 +37,7 @@ pub(crate) fn rows() -> Option<&'static Rows> {
 
 /// Maps the table of unwind rows.
 pub(crate) fn make_rows() -> bool {
-    let Some(at) = PAGES.map(Rows::BYTES) else {
+    let Some(at) = OWN.map(Rows::BYTES) else {
         return false;
     };
     let bytes = i64::try_from(Rows::BYTES).unwrap_or(0);

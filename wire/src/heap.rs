@@ -65,6 +65,19 @@ impl Kind {
     }
 }
 
+/// Who first carved the OS pages of a run of slots: one u32 site each, behind the records
+/// (see [`origins_at`]); 0 is nobody, or nobody known.
+pub const ORIGIN_BYTES: u64 = 4;
+/// log2 of the bytes one origin stands for.
+pub const ORIGIN_SHIFT: u32 = 12;
+/// Bytes of the origins of one slice.
+pub const ORIGINS_BYTES: u64 = (SLICE_BYTES >> ORIGIN_SHIFT) * ORIGIN_BYTES;
+
+/// How far behind a run's first record its origins begin, for a run of so many slots.
+pub const fn origins_at(slots: u64) -> u64 {
+    (slots * 8).next_multiple_of(64)
+}
+
 /// A block's record: bits 0-21 site, 22-47 birth tick, 48-63 slack (usable minus
 /// requested bytes). Birth 0 means that the slot holds no live block.
 pub mod record {

@@ -6,6 +6,7 @@
 //! modules      MODULES_MAX slots MODULE_BYTES    process.rs: one loaded file each
 //! sites        site_capacity     SITE_BYTES      stack.rs:   hash and log offset, by site id
 //! log          log_bytes                         stack.rs:   stacks, appended once
+//! calls        ROWS              ROW_BYTES       calls.rs:   which site caused which system calls
 //! threads      thread_capacity   thread_stride   thread.rs:  counters of one thread slot:
 //!                THREAD_HEADER_BYTES, then site_capacity * COUNTERS_BYTES
 //! check        CHECK_HEADER_BYTES, then          check.rs:   what the last reachability check found
@@ -21,6 +22,7 @@
 //!     plain stores of monotone counters are enough and any sum is consistent
 //!     once the writer rests.
 
+use crate::calls::{self, CALLS_BYTES};
 use crate::check::{CHECK_HEADER_BYTES, ROW_BYTES};
 use crate::{Memory, VERSION, word_at};
 
@@ -149,9 +151,14 @@ impl Layout {
         THREAD_HEADER_BYTES + self.site_capacity * COUNTERS_BYTES
     }
 
+    /// Byte offset of row `index` of the bill of system calls.
+    pub const fn calls(&self, index: u64) -> u64 {
+        self.log() + self.log_bytes + index * calls::ROW_BYTES
+    }
+
     /// Byte offset of thread region `slot`.
     pub const fn thread(&self, slot: u64) -> u64 {
-        self.log() + self.log_bytes + slot * self.thread_stride()
+        self.calls(0) + CALLS_BYTES + slot * self.thread_stride()
     }
 
     /// Byte offset of the counters of `site` in thread region `slot`.
@@ -187,6 +194,7 @@ mod tests {
             layout.module(0),
             layout.site(0),
             layout.log(),
+            layout.calls(0),
             layout.thread(0),
             layout.thread(1),
             layout.check(),
@@ -197,7 +205,8 @@ mod tests {
         }
         assert!(layout.module(MODULES_MAX) <= layout.site(0));
         assert!(layout.site(layout.site_capacity) <= layout.log());
-        assert_eq!(layout.thread(0), layout.log() + layout.log_bytes);
+        assert_eq!(layout.calls(0), layout.log() + layout.log_bytes);
+        assert_eq!(layout.thread(0), layout.calls(0) + CALLS_BYTES);
     }
 
     // Goal: a hostile header never yields a layout. Method: each bad word in turn.

@@ -13,6 +13,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod calls;
 pub mod check;
 pub mod frame;
 pub mod heap;

@@ -89,6 +89,9 @@ pub mod site_word {
     pub const LIFETIME_MS: usize = 5;
     /// Usable minus requested bytes, over blocks allocated.
     pub const ROUNDING_BYTES: usize = 6;
+    /// OS pages this site was the first to carve, in runs whose memory was clean (not in
+    /// mode sampled, whose variances lie here).
+    pub const FIRST_TOUCHES: usize = 7;
 }
 
 /// The family a call belongs to; index into the API words and metric label.

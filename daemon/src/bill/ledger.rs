@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use pageshim_wire::heap::SLICE_SHIFT;
 use pageshim_wire::heap::record::SITE_BITS;
 
-use super::cost::{Cost, Parts};
+use super::cost::{Alone, Cost, Parts};
 use super::held::{Held, Live, Split};
 use super::ranges::{Holder, Ranges, SHIFT};
+use crate::target::origins::Origins;
 use crate::target::pagemap::Resident;
 use crate::target::snapshot::{Run, Use};
 
@@ -25,6 +26,8 @@ pub struct Ledger {
     ranges: Ranges,
     /// The last answer of `is_whole`.
     whole: (u64, bool),
+    /// OS pages in RAM by who carved them first.
+    opened: HashMap<u32, Alone>,
     on_page: Vec<Held>,
     on_run: Vec<(u32, u64)>,
 }
@@ -53,6 +56,7 @@ impl Ledger {
             costs: HashMap::new(),
             ranges: Ranges::default(),
             whole: (u64::MAX, false),
+            opened: HashMap::new(),
             on_page: Vec::new(),
             on_run: Vec::new(),
         }
@@ -99,6 +103,21 @@ impl Ledger {
             ledger.in_range(at, resident, Holder::Many);
         });
         bytes
+    }
+
+    /// Bills the resident pages of the run added last to who carved them first.
+    pub fn opened(&mut self, run: &Run, origins: &Origins) {
+        let bytes = self.resident.page_bytes();
+        origins.each(run, |at, site| {
+            if self.resident.holds(at) {
+                self.opened.entry(site).or_default().add(1, bytes);
+            }
+        });
+    }
+
+    /// OS pages in RAM by who carved them first.
+    pub fn take_opened(&mut self) -> HashMap<u32, Alone> {
+        std::mem::take(&mut self.opened)
     }
 
     /// Parts and costs by site.

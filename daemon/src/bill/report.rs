@@ -137,6 +137,9 @@ pub struct Site {
     pub alone_slices: Only,
     /// 2 MiB ranges with no other site's blocks.
     pub alone_ranges: Only,
+    /// Heap in RAM whose OS pages it was the first to carve, whoever uses them now.
+    #[serde(default)]
+    pub first_touched: Only,
     /// Thread that saw the stack first.
     pub thread: String,
     /// Leaf first.

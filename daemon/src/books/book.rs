@@ -5,6 +5,7 @@ use pageshim_wire::process::Mode;
 use pageshim_wire::stack::Record;
 use pageshim_wire::word_at;
 
+use super::calls;
 use super::header::Header;
 use super::leaks::{Detail, Lead, Rank, Top, incomplete};
 use super::modules::Modules;
@@ -110,6 +111,22 @@ impl Book {
             top.offer(site, sums);
         });
         top.finish()
+    }
+
+    /// OS pages all sites were the first to carve, and the `most` sites that carved any.
+    pub fn touched(&self, view: &dyn View, most: usize) -> (u64, Vec<Lead>) {
+        let mut top = Top::new(Rank::Touched, most);
+        each_site(view, &self.layout, self.counts, |site, sums| {
+            if sums.touched > 0 {
+                top.offer(site, sums);
+            }
+        });
+        (top.touched(), top.finish())
+    }
+
+    /// Who caused which system calls.
+    pub fn calls(&self, view: &dyn View) -> Vec<calls::Row> {
+        calls::read(view, &self.layout)
     }
 
     /// What is known of a site; its stack as of the last [`Self::decode`].

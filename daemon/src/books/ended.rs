@@ -6,9 +6,11 @@
 use std::collections::HashSet;
 
 use super::book::Book;
+use super::calls::{Cause, Row, bounded};
 use super::leaks::{Detail, Lead};
 use super::modules::Modules;
 use super::report::Amount;
+use super::sites::SiteSums;
 use super::stacks::{Node, Stacks};
 use super::threads::plus;
 use super::view::View;
@@ -17,6 +19,9 @@ use super::view::View;
 pub const SITES_MAX: usize = 50_000;
 /// Sites kept for their total bytes.
 pub const LARGEST: usize = 1000;
+
+/// Sites kept for the system calls they caused.
+const CALLERS: usize = 200;
 
 /// One site, by its final numbers.
 #[derive(Clone, Debug)]
@@ -37,6 +42,9 @@ pub struct Ended {
     modules: Modules,
     names: Vec<String>,
     live: usize,
+    ranked: usize,
+    calls: Vec<Row>,
+    touched: u64,
     unlisted: Amount,
     by_site: Vec<u32>,
 }
@@ -58,12 +66,19 @@ impl Ended {
         let known: HashSet<u32> = leads.iter().map(|lead| lead.site).collect();
         let largest = book.largest(view, LARGEST).into_iter();
         leads.extend(largest.filter(|lead| !known.contains(&lead.site)));
+        let ranked = leads.len();
+        let calls = bounded(&book.calls(view), CALLERS);
+        let known: HashSet<u32> = leads.iter().map(|lead| lead.site).collect();
+        leads.extend(callers(&calls, &known));
         let mut ended = Self {
             sites: Vec::with_capacity(leads.len()),
             stacks: Stacks::default(),
             modules: book.modules().clone(),
             names: Vec::new(),
             live,
+            ranked,
+            calls,
+            touched: book.touched(view, 0).0,
             unlisted: Amount {
                 bytes: offered.bytes.saturating_sub(kept.bytes),
                 blocks: offered.blocks.saturating_sub(kept.blocks),
@@ -109,10 +124,25 @@ impl Ended {
 
     /// The kept sites by all bytes they ever allocated.
     pub fn largest(&self, most: usize) -> Vec<Lead> {
-        let mut leads: Vec<Lead> = self.sites.iter().map(|kept| kept.lead).collect();
+        let ranked = self.sites[..self.ranked].iter();
+        let mut leads: Vec<Lead> = ranked.map(|kept| kept.lead).collect();
         leads.sort_by_key(|lead| std::cmp::Reverse(lead.sums.allocated.bytes));
         leads.truncate(most);
         leads
+    }
+
+    /// Who caused which system calls.
+    pub fn calls(&self) -> &[Row] {
+        &self.calls
+    }
+
+    /// OS pages all sites were the first to carve, and the kept sites that carved any.
+    pub fn touched(&self, most: usize) -> (u64, Vec<Lead>) {
+        let leads = self.sites[..self.ranked].iter().map(|kept| kept.lead);
+        let mut leads: Vec<Lead> = leads.filter(|lead| lead.sums.touched > 0).collect();
+        leads.sort_by_key(|lead| std::cmp::Reverse(lead.sums.touched));
+        leads.truncate(most);
+        (self.touched, leads)
     }
 
     /// What is known of the sites among `leads`, in their order.
@@ -155,6 +185,20 @@ impl Ended {
     pub fn len(&self) -> usize {
         self.sites.len()
     }
+}
+
+/// Sites with system calls that are not `known`, without sums.
+fn callers(calls: &[Row], known: &HashSet<u32>) -> Vec<Lead> {
+    let site = |row: &Row| match row.cause {
+        Cause::Site(site) => Some(site),
+        _ => None,
+    };
+    let sites: HashSet<u32> = calls.iter().filter_map(site).collect();
+    let lead = |site| Lead {
+        site,
+        sums: SiteSums::default(),
+    };
+    sites.difference(known).copied().map(lead).collect()
 }
 
 #[cfg(test)]

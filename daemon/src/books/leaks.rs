@@ -6,7 +6,7 @@ use pageshim_wire::stack::End;
 use super::report::{Amount, Frame, Leak, Process, Sampling, SiteError};
 use super::sites::SiteSums;
 use super::summary::age;
-use super::threads::plus;
+use super::threads::{more, plus};
 
 /// A site and its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub enum Rank {
     Live,
     /// All bytes ever.
     Total,
+    /// OS pages carved first.
+    Touched,
 }
 
 impl Rank {
@@ -46,6 +48,7 @@ impl Rank {
         let amount = match self {
             Self::Live => sums.live(),
             Self::Total => sums.allocated,
+            Self::Touched => return (sums.touched, sums.allocated.bytes),
         };
         (amount.bytes, amount.blocks)
     }
@@ -58,6 +61,7 @@ pub struct Top {
     most: usize,
     leads: Vec<Lead>,
     offered: Amount,
+    touched: u64,
 }
 
 impl Top {
@@ -71,12 +75,14 @@ impl Top {
                 bytes: 0,
                 blocks: 0,
             },
+            touched: 0,
         }
     }
 
     /// Considers a site.
     pub fn offer(&mut self, site: u32, sums: &SiteSums) {
         self.offered = plus(self.offered, sums.live());
+        more(&mut self.touched, sums.touched);
         self.leads.push(Lead { site, sums: *sums });
         if self.leads.len() >= self.most.saturating_mul(2).max(64) {
             self.cut();
@@ -86,6 +92,11 @@ impl Top {
     /// Live blocks of all sites offered.
     pub const fn offered(&self) -> Amount {
         self.offered
+    }
+
+    /// OS pages that all sites offered were the first to carve.
+    pub const fn touched(&self) -> u64 {
+        self.touched
     }
 
     /// The leads kept, highest first, ties by site id.

@@ -15,6 +15,7 @@
 #![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
 
 pub mod book;
+pub mod calls;
 pub mod ended;
 pub mod filter;
 pub mod header;
@@ -28,6 +29,7 @@ pub mod sites;
 pub mod sizes;
 pub mod stacks;
 pub mod summary;
+pub mod syscalls;
 pub mod tally;
 pub mod threads;
 pub mod view;

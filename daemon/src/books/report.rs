@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::syscalls::Brief;
 use crate::bill::report::Bill;
 
 /// Version of this document.
@@ -188,6 +189,9 @@ pub struct Process {
     pub bill: Option<Bill>,
     /// System calls.
     pub syscalls: Syscalls,
+    /// Who caused most of them; null where nobody asked, and in modes without stacks.
+    #[serde(default)]
+    pub syscall_bill: Option<Brief>,
     /// Null until a reachability check ran.
     pub check: Option<serde_json::Value>,
     /// What was not recorded, all reasons.

@@ -27,6 +27,8 @@ pub struct SiteSums {
     pub freed: Amount,
     /// Blocks freed before their thread's next allocation.
     pub temporary: u64,
+    /// OS pages it was the first to carve.
+    pub touched: u64,
     /// Of a sampled process: how far off the others may be.
     pub variance: Variance,
 }
@@ -50,6 +52,7 @@ impl SiteSums {
             self.variance.read(bytes);
         } else {
             more(&mut self.temporary, at(site_word::TEMPORARY));
+            more(&mut self.touched, at(site_word::FIRST_TOUCHES));
         }
     }
 

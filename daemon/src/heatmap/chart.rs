@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use pageshim_wire::heap::SLICE_BYTES;
 use pageshim_wire::heap::record::{SITE_BITS, TICK_BITS};
 
+use crate::target::origins::Origins;
 use crate::target::pagemap::Resident;
 use crate::target::snapshot::{Run, Use};
 
@@ -57,6 +58,8 @@ pub struct Cell {
     pub sites: Vec<Held>,
     /// How many sites there are.
     pub sites_total: u64,
+    /// Who first carved most of its OS pages in RAM, and how many.
+    pub opened: Option<(u32, u64)>,
     /// Whether the site asked for has a block here.
     pub wanted: bool,
 }
@@ -72,6 +75,8 @@ pub struct Chart {
     cells: Vec<Cell>,
     /// The cell whose sites are being added, and they.
     open: (usize, HashMap<u32, Held>),
+    /// The cell whose pages' origins are being added, and they.
+    opening: (usize, HashMap<u32, u64>),
     all: HashMap<u32, Held>,
 }
 
@@ -108,6 +113,7 @@ impl Chart {
             first,
             cells,
             open: (0, HashMap::new()),
+            opening: (0, HashMap::new()),
             all: HashMap::new(),
         }
     }
@@ -209,6 +215,32 @@ impl Chart {
         }
     }
 
+    /// Who first carved the pages of the run added last.
+    pub fn opened(&mut self, run: &Run, origins: &Origins) {
+        origins.each(run, |at, site| {
+            let Some(index) = self.index(at).filter(|_| self.resident.holds(at)) else {
+                return;
+            };
+            if self.opening.0 != index {
+                self.close_opening();
+                self.opening.0 = index;
+            }
+            *self.opening.1.entry(site).or_default() += 1;
+        });
+    }
+
+    fn close_opening(&mut self) {
+        let pages = std::mem::take(&mut self.opening.1).into_iter();
+        let most = pages.max_by_key(|(site, pages)| (*pages, std::cmp::Reverse(*site)));
+        if let Some(cell) = self
+            .cells
+            .get_mut(self.opening.0)
+            .filter(|_| most.is_some())
+        {
+            cell.opened = most;
+        }
+    }
+
     fn end(&self, index: usize) -> u64 {
         self.cells[index].start + self.cells[index].bytes
     }
@@ -244,6 +276,7 @@ impl Chart {
     /// The cells, and all sites, most bytes first.
     pub fn finish(mut self) -> (Vec<Cell>, Vec<Held>) {
         self.close();
+        self.close_opening();
         for cell in &mut self.cells {
             cell.classes.sort_by_key(|class| std::cmp::Reverse(class.1));
         }

@@ -103,8 +103,22 @@ pub struct Place {
     pub sites: Vec<Holder>,
     /// How many there are.
     pub sites_total: u64,
+    /// Who first carved most of its OS pages in RAM; null when that is not known.
+    #[serde(default)]
+    pub first_touched: Option<Toucher>,
     /// Whether the filter takes it; true without one.
     pub matches: bool,
+}
+
+/// A site that was the first to carve OS pages.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Toucher {
+    /// Site id, as in the report.
+    pub site: String,
+    /// First function that says something; empty when not looked up.
+    pub function: String,
+    /// OS pages.
+    pub pages: u64,
 }
 
 impl Place {
@@ -133,6 +147,7 @@ impl Place {
             live_slots: cell.slots[2],
             classes: cell.classes.iter().map(|class| class.0).collect(),
             sites: Vec::new(),
+            first_touched: None,
             sites_total: cell.sites_total,
             matches: asked.slot.is_none_or(class) && (asked.site.is_none() || cell.wanted),
         }

@@ -113,6 +113,18 @@ fn paths() -> Value {
         "application/json",
         json!([process()]),
     );
+    add(
+        "/syscalls",
+        "System calls of the heap by the site that caused them, and pages first touched",
+        "text/html",
+        json!([process(), refresh()]),
+    );
+    add(
+        "/syscalls.json",
+        "The same, with stacks",
+        "application/json",
+        json!([process()]),
+    );
     let id =
         json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
     add(

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use crate::bill::report::Waste;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
+use crate::books::syscalls::Syscalls;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::{Filter, Hub};
 
@@ -20,6 +21,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste>;
     /// The size classes.
     fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes>;
+    /// The bills of system calls.
+    fn syscalls<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Syscalls>;
     /// A picture of a heap.
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
     /// The metrics text.
@@ -39,6 +42,10 @@ impl Source for Hub {
 
     fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes> {
         Box::pin(Hub::sizes(self, filter))
+    }
+
+    fn syscalls<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Syscalls> {
+        Box::pin(Hub::syscalls(self, filter))
     }
 
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart> {

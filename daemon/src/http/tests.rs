@@ -8,6 +8,7 @@ use super::*;
 use crate::bill::report::Waste;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
+use crate::books::syscalls::Syscalls;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::Filter;
 use crate::web::fixture;
@@ -34,6 +35,10 @@ impl Source for Fixture {
 
     fn sizes<'a>(&'a self, _: &'a Filter) -> Answer<'a, Sizes> {
         Box::pin(async { fixture::sizes() })
+    }
+
+    fn syscalls<'a>(&'a self, _: &'a Filter) -> Answer<'a, Syscalls> {
+        Box::pin(async { fixture::syscalls() })
     }
 
     fn chart<'a>(&'a self, _: &'a Asked) -> Answer<'a, Chart> {
@@ -135,6 +140,9 @@ fn every_route_answers() {
         ("/sizes", "text/html; charset=utf-8", "Size classes"),
         ("/sizes?format=json", "application/json", "\"classes\":[{"),
         ("/sizes.json", "application/json", "\"slot_bytes\":64"),
+        ("/syscalls", "text/html; charset=utf-8", "System calls"),
+        ("/syscalls?format=json", "application/json", "\"sites\":[{"),
+        ("/syscalls.json", "application/json", "\"cause\":\"upkeep\""),
         ("/processes.json", "application/json", "\"pid\":4711"),
         ("/api/v1/processes", "application/json", "\"pid\":4711"),
         ("/api/v1/leaks", "application/json", "\"leaks\":[{"),

@@ -146,7 +146,11 @@ fn keep(session: &mut Session<'_>, record: &Arc<Record>, survey: Survey) -> Kept
         resolve(session, &seen, &leads, usize::MAX)
     };
     let seconds = seen.observed.process.seconds;
-    let site = |((_, cost), leak): (&Billed, Leak)| site(cost, leak, seconds);
+    let opened = |site: &u32| survey.opened.get(site).copied().unwrap_or_default();
+    let site = |((number, cost), leak): (&Billed, Leak)| Site {
+        first_touched: opened(number).into(),
+        ..site(cost, leak, seconds)
+    };
     let pinner = |((_, cost), leak): (&Billed, Leak)| pinner(cost, &leak, seconds);
     let mut bill = whole(&survey);
     bill.sites = sites.iter().zip(resolved(&sites)).map(site).collect();
@@ -224,7 +228,8 @@ fn pinner(cost: &Cost, leak: &Leak, seconds: f64) -> Pinner {
     pinner
 }
 
-fn function(stack: &[Frame]) -> String {
+/// The name a site goes by in sentences.
+pub fn function(stack: &[Frame]) -> String {
     let headline = headline::of(stack);
     headline.map_or_else(
         || "a stack that is not known".to_owned(),

@@ -11,7 +11,7 @@ use crate::books::leaks::Lead;
 use crate::books::report::Frame;
 use crate::books::when::rfc3339;
 use crate::heatmap::chart::Held;
-use crate::heatmap::report::{Asked, Chart, Heap, Holder, Place as Told, classes};
+use crate::heatmap::report::{Asked, Chart, Heap, Holder, Place as Told, Toucher, classes};
 use crate::symbols::Session;
 use crate::target::picture::{self, Picture};
 use crate::web::{headline, names, words};
@@ -128,7 +128,11 @@ fn named(
     let shown: HashSet<u32> = of_cells.map(|held| held.site).collect();
     let all = picture.sites.iter().enumerate();
     let all = all.filter(|(rank, held)| *rank < LISTED || shown.contains(&held.site));
-    let leads = inside::leads(all.map(|(_, held)| held.site));
+    let all: Vec<u32> = all.map(|(_, held)| held.site).collect();
+    let known: HashSet<u32> = all.iter().copied().collect();
+    let openers = picture.cells.iter().filter_map(|cell| cell.opened);
+    let openers: HashSet<u32> = openers.map(|opened| opened.0).collect();
+    let leads = inside::leads(all.iter().chain(openers.difference(&known)).copied());
     let seen = inside::seen(record);
     let (large, small) = leads.split_at(leads.len().min(NAMED));
     let mut found = resolve(session, &seen, large, usize::MAX);
@@ -156,7 +160,16 @@ fn heap(kept: &Kept, asked: &Asked) -> Heap {
             bytes: held.bytes,
         }
     };
+    let toucher = |(site, pages): &(u32, u64)| {
+        let (site, function) = kept.names.get(site).cloned().unwrap_or_default();
+        Toucher {
+            site,
+            function,
+            pages: *pages,
+        }
+    };
     let cell = |cell: &crate::heatmap::chart::Cell| Told {
+        first_touched: cell.opened.as_ref().map(toucher),
         sites: cell.sites.iter().map(holder).collect(),
         ..Told::of(cell, asked)
     };

@@ -36,6 +36,7 @@ mod registry;
 mod reports;
 mod samples;
 mod settle;
+mod syscalls;
 
 #[cfg(test)]
 mod fake;
@@ -52,6 +53,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::bill::report::Waste;
 use crate::books::report::{Exit, Report};
 use crate::books::sizes::Sizes;
+use crate::books::syscalls::Syscalls;
 use crate::capture::CaptureError;
 use crate::heatmap::report::{Asked, Chart};
 use crate::ingest::socket::Socket;
@@ -138,6 +140,13 @@ impl Hub {
     pub async fn sizes(&self, filter: &Filter) -> Sizes {
         let filter = filter.clone();
         self.blocking(move |inner| reports::sizes(inner, &filter))
+            .await
+    }
+
+    /// System calls of the processes `filter` takes, by who caused them.
+    pub async fn syscalls(&self, filter: &Filter) -> Syscalls {
+        let filter = filter.clone();
+        self.blocking(move |inner| reports::syscalls(inner, &filter))
             .await
     }
 

@@ -12,6 +12,7 @@ use super::charts;
 use super::clock::now_ns;
 use super::procfs;
 use crate::books::book::Book;
+use crate::books::calls::Row;
 use crate::books::ended::Ended;
 use crate::books::leaks::{Detail, Lead};
 use crate::books::misuse::{self, Misused};
@@ -286,6 +287,22 @@ impl Record {
         match &self.lock().source {
             Source::Live(state, book) => book.largest(&**state, most),
             Source::Ended(ended) => ended.largest(most),
+        }
+    }
+
+    /// Who caused which system calls.
+    pub fn calls(&self) -> Vec<Row> {
+        match &self.lock().source {
+            Source::Live(state, book) => book.calls(&**state),
+            Source::Ended(ended) => ended.calls().to_vec(),
+        }
+    }
+
+    /// OS pages that sites were the first to carve: of all sites, and the first `most`.
+    pub fn touched(&self, most: usize) -> (u64, Vec<Lead>) {
+        match &self.lock().source {
+            Source::Live(state, book) => book.touched(&**state, most),
+            Source::Ended(ended) => ended.touched(most),
         }
     }
 

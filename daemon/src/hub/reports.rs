@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use super::leads::{Seen, misuse, resolve, resolve_mixed};
 use super::record::Record;
-use super::{Inner, bills, charts, registry};
+use super::{Inner, bills, charts, inside, registry, syscalls};
 use crate::bill::report::{Bill, Waste};
 use crate::books::filter::Filter;
 use crate::books::leaks::Lead;
 use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
 use crate::books::sizes::{Entry, Sizes};
+use crate::books::syscalls::Syscalls;
 use crate::capture::{CaptureError, Counts, Writer};
 use crate::heatmap::report::{Asked, Chart};
 use crate::metrics::{self, Scrape, Site, Subject};
@@ -75,7 +76,7 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
     leaks.truncate(limit);
     Report {
         schema_version: SCHEMA_VERSION,
-        processes: processes(&mut session, &seen),
+        processes: processes(&mut session, &seen, filter.limit != Some(0)),
         leaks,
     }
 }
@@ -134,10 +135,24 @@ pub fn sizes(inner: &Inner, filter: &Filter) -> Sizes {
     }
 }
 
-/// The processes with their reports of misuse.
-fn processes(session: &mut Session<'_>, seen: &[Seen]) -> Vec<Process> {
+/// System calls of the processes `filter` takes, by who caused them.
+pub fn syscalls(inner: &Inner, filter: &Filter) -> Syscalls {
+    let mut session = inner.symbols.session();
+    let mut wanted = records(inner);
+    wanted.retain(|record| filter.takes_process(&record.look().process));
+    wanted.sort_by_key(|record| record.end().is_some());
+    let entry = |record| syscalls::entry(&mut session, &inside::seen(record));
+    Syscalls {
+        schema_version: SCHEMA_VERSION,
+        processes: wanted.iter().take(BILLS).map(entry).collect(),
+    }
+}
+
+/// The processes with their reports of misuse, and `brief`ly who caused system calls.
+fn processes(session: &mut Session<'_>, seen: &[Seen], brief: bool) -> Vec<Process> {
     let process = |seen: &Seen| Process {
         misuse_reports: misuse(session, seen),
+        syscall_bill: brief.then(|| syscalls::brief(session, seen)).flatten(),
         ..seen.observed.process.clone()
     };
     seen.iter().map(process).collect()
@@ -226,7 +241,7 @@ pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
         .filter(|(_, lead)| lead.sums.live().blocks == 0)
         .collect();
     let mut session = inner.symbols.session();
-    let processes = processes(&mut session, &seen);
+    let processes = processes(&mut session, &seen, true);
     let counts = Counts {
         processes: processes.len(),
         leaks: leads.len(),

@@ -18,6 +18,7 @@
 
 pub mod access;
 pub mod memory;
+pub mod origins;
 pub mod pagemap;
 pub mod picture;
 pub mod smaps;

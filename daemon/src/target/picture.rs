@@ -6,6 +6,7 @@ use pageshim_wire::heap::SLICE_BYTES;
 
 use super::access::{Access, Records, Trouble, committed};
 use super::memory::Peek;
+use super::origins::Origins;
 use super::snapshot::{self, Place, Use};
 use crate::heatmap::chart::{Cell, Chart, Held};
 
@@ -51,6 +52,7 @@ fn draw(
 ) -> Result<Picture, Trouble> {
     let (mut moved, mut late) = (0, false);
     let mut records = Records::default();
+    let mut origins = Origins::default();
     snapshot::walk(memory, place, |run, sound| {
         let read = records.read(memory, place, &run);
         let now = snapshot::again(memory, place, &run);
@@ -58,6 +60,8 @@ fn draw(
         let same = run.used == Use::Untouched || now.is_some_and(|now| now.is_like(&run));
         moved += u64::from(!sound || !read || !same);
         chart.add(&run, records.words());
+        origins.read(memory, place, &run);
+        chart.opened(&run, &origins);
         late = started.elapsed() > LIMIT;
         (!late).then_some(run.bytes)
     });

@@ -11,10 +11,11 @@ use pageshim_wire::heap::{SLICE_BYTES, SLICE_SHIFT};
 
 use super::access::{Access, Records, Trouble, committed};
 use super::memory::Peek;
+use super::origins::Origins;
 use super::pagemap::{Pagemap, Resident};
 use super::smaps::{self, Around};
 use super::snapshot::{self, Place, Run, Use};
-use crate::bill::cost::{Cost, Parts};
+use crate::bill::cost::{Alone, Cost, Parts};
 use crate::bill::ledger::Ledger;
 
 /// Longest time for one bill: a heap larger than that gets none.
@@ -33,6 +34,8 @@ pub struct Survey {
     pub parts: Parts,
     /// Bills by site.
     pub costs: HashMap<u32, Cost>,
+    /// OS pages in RAM by who carved them first.
+    pub opened: HashMap<u32, Alone>,
     /// What smaps says.
     pub around: Around,
     /// Runs that changed while they were read, and structs that made no sense.
@@ -81,8 +84,10 @@ fn once(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble> {
         Ledger::new(resident, around.huge > 0),
     );
     reader.read(started + LIMIT)?;
+    let opened = reader.ledger.take_opened();
     let (parts, costs) = reader.ledger.finish();
     Ok(Survey {
+        opened,
         parts,
         costs,
         around,
@@ -110,6 +115,7 @@ struct Reader<'a, M> {
     place: &'a Place,
     ledger: Ledger,
     records: Records,
+    origins: Origins,
     moved: u64,
     /// Bytes of slices walked over.
     seen: u64,
@@ -122,6 +128,7 @@ impl<'a, M: Peek> Reader<'a, M> {
             place,
             ledger,
             records: Records::default(),
+            origins: Origins::default(),
             moved: 0,
             seen: 0,
         }
@@ -160,6 +167,9 @@ impl<'a, M: Peek> Reader<'a, M> {
             match snapshot::again(self.memory, self.place, &wanted) {
                 Some(now) if read && now.is_like(&wanted) => {
                     self.ledger.add(&wanted, self.records.words());
+                    // After the struct was read again: an origin is a hint, not a part of a sum.
+                    self.origins.read(self.memory, self.place, &wanted);
+                    self.ledger.opened(&wanted, &self.origins);
                     return wanted.bytes;
                 }
                 Some(now) => wanted = now,

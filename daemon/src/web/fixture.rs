@@ -8,6 +8,7 @@ use crate::books::report::{
     Syscalls, Threads,
 };
 use crate::books::sizes::{self, Size, Sizes};
+use crate::books::syscalls::{self, Made, Pairs};
 use crate::heatmap::report as heatmap;
 
 /// A function name as an attacker would choose it.
@@ -296,6 +297,75 @@ pub(crate) fn sizes() -> Sizes {
     }
 }
 
+/// Causes of the zoo: a loop of large blocks, a hostile name, upkeep, and mappings of its own;
+/// and a process that keeps none.
+pub(crate) fn syscalls() -> syscalls::Syscalls {
+    let made = |calls, nanoseconds, bytes| Made {
+        calls,
+        nanoseconds,
+        bytes,
+    };
+    let site = |cause: &str, function: &str, call: &str, made: Made| syscalls::Site {
+        cause: cause.to_owned(),
+        party: "heap".to_owned(),
+        function: function.to_owned(),
+        calls: BTreeMap::from([(call.to_owned(), made)]),
+        nanoseconds: made.nanoseconds,
+        range_bytes: made.bytes / 2,
+        ranges: made.calls / 2,
+        ..syscalls::Site::default()
+    };
+    let big = syscalls::Site {
+        site: "00000000000000cc".to_owned(),
+        avoidable: Pairs {
+            pairs: 100,
+            bytes: 100 << 26,
+            nanoseconds: 1_200_000,
+        },
+        first_touched_pages: 3,
+        first_touched_bytes: 3 * 4096,
+        stack: vec![frame(
+            "hold_big",
+            Some(("/home/ada/zoo/zoo.c", 90)),
+            "zoo",
+            false,
+        )],
+        ..site("site", "hold_big", "mmap", made(200, 1_300_000, 200 << 26))
+    };
+    let own = syscalls::Site {
+        party: "program".to_owned(),
+        site: "00000000000000dd".to_owned(),
+        live_ranges: 1,
+        live_bytes: 4096,
+        ..site("site", HOSTILE, "mmap", made(2, 9_000, 8192))
+    };
+    let upkeep = site(
+        "upkeep",
+        "pageshim upkeep",
+        "madvise",
+        made(34, 40_000, 1 << 20),
+    );
+    let none = site("start", "requests without a stack", "mmap", made(4, 1, 1));
+    let [dead, zoo] = report().processes.try_into().expect("two");
+    let entry = |process: Process, sites: Vec<syscalls::Site>| syscalls::Entry {
+        process: process.id,
+        pid: process.pid,
+        name: process.name,
+        state: process.state.name().to_owned(),
+        totals: BTreeMap::from([("mmap".to_owned(), made(204, 1_300_001, 200 << 26))]),
+        sites,
+        ..syscalls::Entry::default()
+    };
+    let dead = syscalls::Entry {
+        why_not: Some("not kept by site: mode count takes no stack".to_owned()),
+        ..entry(dead, vec![none])
+    };
+    syscalls::Syscalls {
+        schema_version: SCHEMA_VERSION,
+        processes: vec![entry(zoo, vec![big, own, upkeep]), dead],
+    }
+}
+
 /// Three cells of the zoo: one in use, held by a hostile site; one kept; one that the filter
 /// leaves out.
 pub(crate) fn chart() -> heatmap::Chart {
@@ -323,6 +393,11 @@ pub(crate) fn chart() -> heatmap::Chart {
         classes: vec![64],
         sites: vec![holder.clone()],
         sites_total: 3,
+        first_touched: Some(heatmap::Toucher {
+            site: "00000000000000bb".to_owned(),
+            function: "warm_up".to_owned(),
+            pages: 16,
+        }),
         ..place(0x7f00_0001_0000, "in_use")
     };
     let back = heatmap::Place {

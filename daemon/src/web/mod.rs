@@ -12,6 +12,7 @@ pub(crate) mod overview_page;
 pub(crate) mod pages_page;
 pub(crate) mod query;
 pub(crate) mod sizes_page;
+pub(crate) mod syscalls_page;
 pub(crate) mod text;
 pub(crate) mod units;
 pub(crate) mod view;

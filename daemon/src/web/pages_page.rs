@@ -3,7 +3,7 @@
 use askama::Template;
 
 use crate::books::report::{Process, State};
-use crate::heatmap::report::{Asked, Chart, Heap, Holder, Place, is_merged};
+use crate::heatmap::report::{Asked, Chart, Heap, Holder, Place, Toucher, is_merged};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::{choice, query, units, words};
@@ -215,6 +215,10 @@ fn line(place: &Place) -> Line<'_> {
     if !holders.is_empty() {
         said += &format!("; {holders}");
     }
+    if let Some(first) = &place.first_touched {
+        let pages = units::counted(first.pages, "OS page");
+        said += &format!("; first touched by {} ({pages})", toucher(first));
+    }
     Line {
         place,
         style: style(place),
@@ -226,6 +230,14 @@ fn line(place: &Place) -> Line<'_> {
         resident: figure(place.resident_bytes),
         holders,
     }
+}
+
+fn toucher(first: &Toucher) -> String {
+    let function = words::clean(&first.function);
+    if function.is_empty() {
+        return format!("site {}", first.site);
+    }
+    format!("`{function}`")
 }
 
 /// `812 of 1,024 slots used, 1,000 carved`.
@@ -314,6 +326,7 @@ mod tests {
         }
         assert!(!page.contains("<script>alert"), "{page}");
         assert!(page.contains("pages.json?process=4711"));
+        assert!(page.contains("; first touched by `warm_up` (16 OS pages)"));
     }
 
     // Goal: what a filter leaves out is dim and out of the table; the form keeps the wish. Method:

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::books::report::{Leak, MisuseReport, Process, Report};
 use crate::web::words::{self, clean};
-use crate::web::{units, waste_page};
+use crate::web::{syscalls_page, units, waste_page};
 
 /// Processes, then sites.
 pub(crate) fn report(report: &Report) -> String {
@@ -147,6 +147,7 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
     facts.push(("resident", words::resident(process)));
     facts.push(("pages", pages(process)));
     facts.push(("syscalls", syscalls(process)));
+    facts.extend(callers(process));
     let (lost, reasons) = words::lost(process);
     if lost > 0 {
         facts.push(("dropped", tally(lost, &reasons)));
@@ -239,6 +240,21 @@ fn syscalls(process: &Process) -> String {
         units::count(calls.other),
         units::seconds(calls.nanoseconds as f64 / 1e9),
     )
+}
+
+/// Who caused most system calls, and what of them could be spared.
+fn callers(process: &Process) -> Vec<(&'static str, String)> {
+    let Some(bill) = &process.syscall_bill else {
+        return Vec::new();
+    };
+    let causes: Vec<String> = bill.sites.iter().map(syscalls_page::cause).collect();
+    let mut facts = Vec::new();
+    if !causes.is_empty() {
+        facts.push(("caused by", causes.join(", ")));
+    }
+    let spared = bill.sites.iter().find_map(syscalls_page::spared);
+    facts.extend(spared.map(|sentence| ("to spare", sentence)));
+    facts
 }
 
 fn tally(sum: u64, reasons: &std::collections::BTreeMap<String, u64>) -> String {
@@ -345,6 +361,28 @@ mod tests {
         ] {
             assert!(text.contains(needle), "{needle} not in\n{text}");
         }
+    }
+
+    // Goal: system calls have their cause in words. Method: the fixture's causes.
+    #[test]
+    fn callers_are_told() {
+        let mut report = fixture::report();
+        let sites = fixture::syscalls().processes[0].sites.clone();
+        let brief = crate::books::syscalls::Brief {
+            sites,
+            ..Default::default()
+        };
+        report.processes[1].syscall_bill = Some(brief);
+        let text = super::report(&report);
+        for needle in [
+            "caused by  `hold_big` (mmap 200; 1.3 ms), `",
+            "(its own mmap 2;",
+            "pageshim upkeep (madvise 34;",
+            "to spare   100 ranges of `hold_big` went back to the kernel within 1 ms",
+        ] {
+            assert!(text.contains(needle), "{needle} not in\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'));
     }
 
     // Goal: a report without sites does not just end. Method: the fixture without its sites.

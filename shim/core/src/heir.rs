@@ -14,6 +14,7 @@
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use pageshim_wire::calls::CALLS_BYTES;
 use pageshim_wire::layout::{
     COUNTERS_BYTES, HEADER_BYTES, Layout, SITE_BYTES, THREAD_HEADER_BYTES,
 };
@@ -162,6 +163,8 @@ impl State {
             );
             copy_stacks(&layout, parent.head, shared, &parent);
             copy_range(&layout, own, shared, &parent, extent);
+            let calls = bytes_of(layout.calls(0));
+            copy_words(own + calls, shared + calls, CALLS_BYTES);
             let mapped = sys::map_shared(fd, 0, length, Some(own));
             let _ = sys::unmap(shared, length);
             let _ = sys::unmap(parent.head, length);

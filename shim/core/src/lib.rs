@@ -12,6 +12,7 @@ pub mod fold;
 pub mod heap;
 pub mod heir;
 pub mod modules;
+pub mod ranges;
 pub mod records;
 pub mod sample;
 pub mod sites;

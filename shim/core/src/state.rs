@@ -147,8 +147,14 @@ impl State {
             return false;
         };
         // SAFETY: T1, and slot 0 was just mapped; both live until detach().
-        unsafe { accounts.attach(head, slot) };
+        unsafe { accounts.attach(head, slot, self.rows(head)) };
         true
+    }
+
+    /// The rows of the bill of system calls, in a head of this layout.
+    pub fn rows(&self, head: *mut AtomicU64) -> *mut AtomicU64 {
+        let offset = self.layout().map_or(0, |layout| layout.calls(0));
+        head.wrapping_byte_add(usize::try_from(offset).unwrap_or(0))
     }
 
     pub(crate) fn remember(&self, fd: i32) {

@@ -241,6 +241,11 @@ impl Track {
         }
     }
 
+    /// Counts OS pages a site was the first to carve.
+    pub fn touched(&self, site: u32, os_pages: u64) {
+        self.bump(Self::site(site) + site_word::FIRST_TOUCHES, os_pages);
+    }
+
     /// Stops counting: the region is another process's now.
     pub fn stop(&self) {
         self.region.set(ptr::null_mut());

@@ -128,6 +128,8 @@ pub(crate) fn take(
 ) -> Option<Taken> {
     // Before any lock: a copy made by a raw clone may hold one whose holder is not here.
     fork::notice_copy(thread);
+    let site = site(thread, call);
+    thread.works_for(site);
     let block = match chosen() {
         Heap::Page => PAGE
             .take(requested, align)
@@ -147,7 +149,7 @@ pub(crate) fn take(
             None => return Some(NOTHING),
         },
     };
-    note(thread, &block, call, call.api);
+    note(thread, &block, site, call.api);
     Some(Taken {
         pointer: ptr::with_exposed_provenance_mut(block.address),
         zeroed: block.zeroed,
@@ -168,14 +170,16 @@ fn fall_back(requested: usize) -> Option<Block> {
     None
 }
 
+/// The site of a call; 0 when nothing is recorded.
+fn site(thread: &Thread, call: &Call) -> u32 {
+    if thread.gate() & RECORDING == 0 {
+        return 0;
+    }
+    serve::site_of(thread, call)
+}
+
 /// Writes the record of a block and counts it.
-fn note(thread: &'static Thread, block: &Block, call: &Call, api: Api) {
-    let recording = thread.gate() & RECORDING != 0;
-    let site = if recording {
-        serve::site_of(thread, call)
-    } else {
-        0
-    };
+fn note(thread: &'static Thread, block: &Block, site: u32, api: Api) {
     let slack = block.usable - block.requested;
     let record = Record {
         site,
@@ -183,7 +187,7 @@ fn note(thread: &'static Thread, block: &Block, call: &Call, api: Api) {
         slack: slack.min(usize::from(u16::MAX)),
     };
     block.record.store(record.pack(), Ordering::Relaxed);
-    if recording {
+    if thread.gate() & RECORDING != 0 {
         let entry = entry(block, site);
         let track = &thread.track;
         track.allocated(&STATE, &entry, api, block.address);
@@ -243,6 +247,7 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
         return;
     };
     count_free(thread, &block, &record);
+    thread.works_for(record.site);
     match chosen() {
         Heap::Page => PAGE.give(address),
         Heap::Debug => checks::give(thread, address, record.site, call),
@@ -285,6 +290,8 @@ fn resize(
     call: &Call,
 ) -> Option<Result<usize, ()>> {
     let (old, record) = seize(thread, address, call)?;
+    let site = site(thread, call);
+    thread.works_for(site);
     let resized = match chosen() {
         Heap::Page => PAGE.resize(address, requested),
         Heap::Debug => None,
@@ -295,7 +302,7 @@ fn resize(
         return Some(Err(()));
     };
     count_free(thread, &old, &record);
-    note(thread, &new, call, Api::Realloc);
+    note(thread, &new, site, Api::Realloc);
     if new.address == address {
         thread.track.bump(word::REALLOC_IN_PLACE, 1);
     }

@@ -12,9 +12,12 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use pageshim_wire::calls::Party;
 use pageshim_wire::layout::HEADER_BYTES;
 use pageshim_wire::process::{CLASS_WORDS, class, word};
 use pageshim_wire::thread::{self, SYSCALLS, Syscall};
+
+use super::billing::{Billed, Billing};
 
 const HEADER_WORDS: usize = HEADER_BYTES as usize / 8;
 type Words = [AtomicU64; HEADER_WORDS];
@@ -27,6 +30,7 @@ pub struct Accounts {
     private_calls: Calls,
     header: AtomicPtr<Words>,
     calls: AtomicPtr<Calls>,
+    billing: Billing,
 }
 
 impl Default for Accounts {
@@ -43,6 +47,7 @@ impl Accounts {
             private_calls: [const { AtomicU64::new(0) }; 2 * SYSCALLS],
             header: AtomicPtr::new(core::ptr::null_mut()),
             calls: AtomicPtr::new(core::ptr::null_mut()),
+            billing: Billing::new(),
         }
     }
 
@@ -71,13 +76,19 @@ impl Accounts {
         self.add_class(index, class::PAGES, page_bytes.signum());
     }
 
-    /// Counts one system call that took `ns`.
-    pub fn count_call(&self, call: Syscall, ns: u64) {
+    /// Whom system calls are billed to.
+    pub const fn billing(&self) -> &Billing {
+        &self.billing
+    }
+
+    /// Counts one system call for `bytes`.
+    pub fn count_call(&self, call: Syscall, billed: &Billed, bytes: usize) {
         let shared = self.calls.load(Ordering::Acquire);
         // SAFETY: as in word().
         let calls = unsafe { shared.as_ref() }.unwrap_or(&self.private_calls);
         calls[call as usize * 2].fetch_add(1, Ordering::Relaxed);
-        calls[call as usize * 2 + 1].fetch_add(ns, Ordering::Relaxed);
+        calls[call as usize * 2 + 1].fetch_add(billed.ns(), Ordering::Relaxed);
+        self.billing.count(call, Party::Layers, billed, bytes);
     }
 
     /// How often a system call was made, and the ns it took in all.
@@ -89,13 +100,18 @@ impl Accounts {
         (read(call as usize * 2), read(call as usize * 2 + 1))
     }
 
-    /// Moves the books into a shared state: `header` and the header of its
-    /// thread slot 0, whose system call words serve the whole process.
+    /// Moves the books into a shared state: `header`, the header of its thread slot 0,
+    /// whose system call words serve the whole process, and the rows of the bill.
     ///
     /// # Safety
-    /// Both point to mapped, 8-byte aligned words of the sizes wire gives them,
+    /// All point to mapped, 8-byte aligned words of the sizes wire gives them,
     /// for as long as the process lives or until [`Accounts::detach`].
-    pub unsafe fn attach(&self, header: *mut AtomicU64, slot: *mut AtomicU64) {
+    pub unsafe fn attach(
+        &self,
+        header: *mut AtomicU64,
+        slot: *mut AtomicU64,
+        rows: *mut AtomicU64,
+    ) {
         let calls = slot.wrapping_add(thread::word::SYSCALLS).cast::<Calls>();
         let words = header.cast::<Words>();
         // SAFETY: the caller vouched for both.
@@ -103,6 +119,12 @@ impl Accounts {
         for (from, to) in self.private.iter().zip(shared) {
             to.fetch_add(from.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
+        let made = |call: usize| {
+            let read = |index: usize| self.private_calls[index].load(Ordering::Relaxed);
+            (read(call * 2), read(call * 2 + 1))
+        };
+        // SAFETY: as above.
+        unsafe { self.billing.begin(rows, made) };
         for (from, to) in self.private_calls.iter().zip(shared_calls) {
             to.fetch_add(from.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -114,10 +136,17 @@ impl Accounts {
     ///
     /// # Safety
     /// As [`Accounts::attach`].
-    pub unsafe fn follow(&self, header: *mut AtomicU64, slot: *mut AtomicU64) {
+    pub unsafe fn follow(
+        &self,
+        header: *mut AtomicU64,
+        slot: *mut AtomicU64,
+        rows: *mut AtomicU64,
+    ) {
         let calls = slot.wrapping_add(thread::word::SYSCALLS).cast::<Calls>();
         self.header.store(header.cast(), Ordering::Release);
         self.calls.store(calls, Ordering::Release);
+        // SAFETY: the caller's duty.
+        unsafe { self.billing.begin(rows, |_| (0, 0)) };
     }
 
     /// Goes back to private words (in a forked child, whose parent owns the
@@ -137,5 +166,7 @@ impl Accounts {
         }
         self.header.store(core::ptr::null_mut(), Ordering::Release);
         self.calls.store(core::ptr::null_mut(), Ordering::Release);
+        // SAFETY: none.
+        unsafe { self.billing.begin(core::ptr::null_mut(), |_| (0, 0)) };
     }
 }

@@ -16,6 +16,7 @@
 
 pub mod accounts;
 pub mod arena;
+pub mod billing;
 mod bump;
 pub mod choices;
 pub mod conformance;

@@ -2,15 +2,18 @@
 //!
 //! The parent of every other layer. It keeps no list and no lock: what is asked
 //! for here costs a system call, and that is the point of showing it.
+//! Each call is billed to the site at work (see [`super::billing`]), or to upkeep.
 //! [`Pages`] are the calls, [`PageLayer`] makes a layer of them.
 //!
 //! # Failure
 //! `None` or `false` when the kernel refuses; nothing changes then.
 #![allow(unsafe_code)]
 
+use pageshim_wire::calls::UPKEEP;
 use pageshim_wire::thread::Syscall;
 
 use super::accounts::Accounts;
+use super::billing::Billed;
 use crate::sys;
 
 mod layer;
@@ -21,12 +24,24 @@ pub use layer::{Hint, PageLayer};
 #[derive(Clone, Copy, Debug)]
 pub struct Pages {
     accounts: &'static Accounts,
+    upkeep: bool,
 }
 
 impl Pages {
     /// A page layer that writes to `accounts`.
     pub const fn new(accounts: &'static Accounts) -> Self {
-        Self { accounts }
+        Self {
+            accounts,
+            upkeep: false,
+        }
+    }
+
+    /// The same for what no request caused: its calls are billed to upkeep.
+    pub const fn for_upkeep(self) -> Self {
+        Self {
+            upkeep: true,
+            ..self
+        }
     }
 
     /// The books it writes to.
@@ -34,17 +49,54 @@ impl Pages {
         self.accounts
     }
 
-    fn timed<T>(&self, call: Syscall, run: impl FnOnce() -> T) -> T {
-        let start = sys::fast_monotonic_ns();
+    fn timed<T>(&self, call: Syscall, bytes: usize, run: impl FnOnce() -> T) -> (T, Billed) {
+        let start_ns = sys::fast_monotonic_ns();
         let answer = run();
-        let ns = sys::fast_monotonic_ns().saturating_sub(start);
-        self.accounts.count_call(call, ns);
-        answer
+        let end_ns = sys::fast_monotonic_ns();
+        let site = if self.upkeep {
+            UPKEEP
+        } else {
+            self.accounts.billing().site()
+        };
+        let billed = Billed {
+            site,
+            start_ns,
+            end_ns,
+        };
+        self.accounts.count_call(call, &billed, bytes);
+        (answer, billed)
+    }
+
+    /// A call that gets a range from the kernel.
+    fn got(
+        &self,
+        call: Syscall,
+        bytes: usize,
+        run: impl FnOnce() -> Option<usize>,
+    ) -> Option<usize> {
+        let (address, billed) = self.timed(call, bytes, run);
+        let billing = self.accounts.billing();
+        address.inspect(|address| billing.got(*address, bytes, &billed))
+    }
+
+    /// A call that gives a range back.
+    fn gave(
+        &self,
+        call: Syscall,
+        address: usize,
+        bytes: usize,
+        run: impl FnOnce() -> bool,
+    ) -> bool {
+        let (done, billed) = self.timed(call, bytes, run);
+        if done {
+            self.accounts.billing().gave(address, bytes, &billed);
+        }
+        done
     }
 
     /// Address space without memory behind it.
     pub fn reserve(&self, bytes: usize) -> Option<usize> {
-        self.timed(Syscall::Mmap, || {
+        self.got(Syscall::Mmap, bytes, || {
             // SAFETY: a new mapping at an address of the kernel's choice.
             unsafe { sys::map_anonymous(0, bytes, sys::PROT_NONE, false) }.ok()
         })
@@ -52,7 +104,7 @@ impl Pages {
 
     /// Fresh zeroed memory.
     pub fn map(&self, bytes: usize) -> Option<usize> {
-        self.timed(Syscall::Mmap, || {
+        self.got(Syscall::Mmap, bytes, || {
             // SAFETY: a new mapping at an address of the kernel's choice.
             unsafe { sys::map_anonymous(0, bytes, sys::PROT_READ_WRITE, false) }.ok()
         })
@@ -60,7 +112,7 @@ impl Pages {
 
     /// Fresh zeroed memory, at `hint` if that is free.
     pub fn map_near(&self, hint: usize, bytes: usize) -> Option<usize> {
-        self.timed(Syscall::Mmap, || {
+        self.got(Syscall::Mmap, bytes, || {
             // SAFETY: not fixed: the kernel picks another place when `hint` is taken.
             unsafe { sys::map_anonymous(hint, bytes, sys::PROT_READ_WRITE, false) }.ok()
         })
@@ -71,10 +123,11 @@ impl Pages {
     /// # Safety
     /// The range was mapped by this layer; nobody uses what a smaller one loses.
     pub unsafe fn resize(&self, address: usize, bytes: usize, new_bytes: usize) -> bool {
-        self.timed(Syscall::Mremap, || {
+        let resize = || {
             // SAFETY: caller's duty.
             unsafe { sys::resize_mapping(address, bytes, new_bytes) }.is_ok()
-        })
+        };
+        self.timed(Syscall::Mremap, new_bytes, resize).0
     }
 
     /// Resizes a mapping, moving it when it must; content moves along.
@@ -82,10 +135,11 @@ impl Pages {
     /// # Safety
     /// As [`Pages::resize`]; after an answer only the new place is in use.
     pub unsafe fn relocate(&self, address: usize, bytes: usize, new_bytes: usize) -> Option<usize> {
-        self.timed(Syscall::Mremap, || {
+        let relocate = || {
             // SAFETY: caller's duty.
             unsafe { sys::move_mapping(address, bytes, new_bytes, None) }.ok()
-        })
+        };
+        self.timed(Syscall::Mremap, new_bytes, relocate).0
     }
 
     /// Makes reserved pages usable.
@@ -93,10 +147,12 @@ impl Pages {
     /// # Safety
     /// The range was reserved by this layer.
     pub unsafe fn commit(&self, address: usize, bytes: usize) -> bool {
-        self.timed(Syscall::Mprotect, || {
+        let commit = || {
             // SAFETY: more access harms nobody; the range is the caller's.
-            unsafe { sys::protect(address, bytes, sys::PROT_READ_WRITE) }.is_ok()
-        })
+            let done = unsafe { sys::protect(address, bytes, sys::PROT_READ_WRITE) }.is_ok();
+            done.then_some(address)
+        };
+        self.got(Syscall::Mprotect, bytes, commit).is_some()
     }
 
     /// Gives the memory behind a range back; it reads as zeros afterwards when
@@ -105,7 +161,7 @@ impl Pages {
     /// # Safety
     /// Nobody needs the range's content.
     pub unsafe fn purge(&self, address: usize, bytes: usize) -> bool {
-        self.timed(Syscall::Madvise, || {
+        self.gave(Syscall::Madvise, address, bytes, || {
             // SAFETY: caller's duty.
             unsafe { sys::advise(address, bytes, sys::DONTNEED) }.is_ok()
         })
@@ -116,7 +172,7 @@ impl Pages {
     /// # Safety
     /// Nobody uses the range any more.
     pub unsafe fn release(&self, address: usize, bytes: usize) -> bool {
-        self.timed(Syscall::Munmap, || {
+        self.gave(Syscall::Munmap, address, bytes, || {
             // SAFETY: caller's duty.
             unsafe { sys::unmap(address, bytes) }.is_ok()
         })
@@ -127,10 +183,12 @@ impl Pages {
     /// # Safety
     /// The range was reserved by this layer, and nobody needs its content.
     pub unsafe fn map_at(&self, address: usize, bytes: usize) -> bool {
-        self.timed(Syscall::Mmap, || {
+        let map = || {
             // SAFETY: caller's duty.
-            unsafe { sys::map_anonymous(address, bytes, sys::PROT_READ_WRITE, true) }.is_ok()
-        })
+            let done = unsafe { sys::map_anonymous(address, bytes, sys::PROT_READ_WRITE, true) };
+            done.is_ok().then_some(address)
+        };
+        self.got(Syscall::Mmap, bytes, map).is_some()
     }
 
     /// Turns pages back into reserved address space, which nobody can touch.
@@ -138,7 +196,7 @@ impl Pages {
     /// # Safety
     /// As [`Pages::map_at`], and nobody uses the range any more.
     pub unsafe fn retire(&self, address: usize, bytes: usize) -> bool {
-        self.timed(Syscall::Mmap, || {
+        self.gave(Syscall::Mmap, address, bytes, || {
             // SAFETY: caller's duty.
             unsafe { sys::map_anonymous(address, bytes, sys::PROT_NONE, true) }.is_ok()
         })
@@ -150,9 +208,10 @@ impl Pages {
     /// # Safety
     /// Both ranges lie in a reserve of this layer, and nobody uses either now.
     pub unsafe fn move_content(&self, address: usize, bytes: usize, target: usize) -> bool {
-        self.timed(Syscall::Mremap, || {
+        let moved = || {
             // SAFETY: caller's duty.
             unsafe { sys::move_content(address, bytes, target) }.is_ok()
-        })
+        };
+        self.timed(Syscall::Mremap, bytes, moved).0
     }
 }

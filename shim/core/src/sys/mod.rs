@@ -150,6 +150,24 @@ pub unsafe fn map_shared(
     }
 }
 
+/// `mmap` with arguments that are not ours.
+///
+/// # Safety
+/// The program that gave them answers for what they do.
+pub unsafe fn pass_mmap(args: [usize; 6]) -> Result<usize, Errno> {
+    // SAFETY: the caller's duty.
+    unsafe { call(number::MMAP, args) }
+}
+
+/// `mremap` with arguments that are not ours.
+///
+/// # Safety
+/// As [`pass_mmap`].
+pub unsafe fn pass_mremap(args: [usize; 6]) -> Result<usize, Errno> {
+    // SAFETY: the caller's duty.
+    unsafe { call(number::MREMAP, args) }
+}
+
 /// Unmaps a range.
 ///
 /// # Safety

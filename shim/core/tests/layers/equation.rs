@@ -160,7 +160,8 @@ fn the_equation_holds_for_gpa() {
     let reserve = {
         let (base, span) = spaces.first().range();
         // Page structs and records lie in front of the slices.
-        (base - span / 2 - (span >> 9), span / 2 + (span >> 9) + span)
+        let (structs, _) = spaces.first().books();
+        (structs, base - structs + span)
     };
     for seed in 21..24 {
         let mut step = 0;

@@ -21,7 +21,9 @@
 
 use core::ptr;
 
-use super::classes::{CLASSES, page_slots};
+use pageshim_wire::heap::{ORIGINS_BYTES, origins_at};
+
+use super::classes::{CLASSES, page_slices, page_slots};
 use crate::OS_PAGE_BYTES;
 
 /// Ranges looked at before a new area is cut instead.
@@ -41,10 +43,13 @@ pub(super) struct Areas {
     loose: usize,
 }
 
-/// Bytes of the records of a page of `class`.
+/// Bytes of the records of a page of `class`, and of the origins behind them.
 pub(super) const fn area_bytes(class: usize) -> usize {
-    (page_slots(class) * 8).next_multiple_of(64)
+    let origins = page_slices(class) * ORIGINS_BYTES as usize;
+    origins_at(page_slots(class) as u64) as usize + origins
 }
+
+const _: () = assert!((ORIGINS_BYTES as usize).is_multiple_of(64));
 
 /// A free area's two words.
 #[derive(Clone, Copy)]

@@ -89,6 +89,8 @@ pub struct Heap {
     next_maintenance_ms: Cell<u64>,
     bell: Cell<Option<&'static Cell<u8>>>,
     sweep_from: Cell<u32>,
+    cause: Cell<u32>,
+    touched: Cell<u32>,
     delayed: AtomicUsize,
     next_heap: AtomicUsize,
     state: AtomicU32,
@@ -150,6 +152,8 @@ impl Heap {
             next_maintenance_ms: Cell::new(0),
             bell: Cell::new(None),
             sweep_from: Cell::new(0),
+            cause: Cell::new(0),
+            touched: Cell::new(0),
             delayed: AtomicUsize::new(0),
             next_heap: AtomicUsize::new(0),
             state: AtomicU32::new(HeapState::Running as u32),
@@ -197,6 +201,22 @@ impl Heap {
         self.state.load(Ordering::Acquire)
     }
 
+    /// The site this heap works for now: whom system calls are billed to, and who carves
+    /// a page first.
+    pub fn cause(&self) -> u32 {
+        self.cause.get()
+    }
+
+    /// Says for which site the next slow path is.
+    pub fn set_cause(&self, site: u32) {
+        self.cause.set(site);
+    }
+
+    /// Clean OS pages carved since this was last asked.
+    pub fn take_touched(&self) -> u32 {
+        self.touched.replace(0)
+    }
+
     // ---- taking -----------------------------------------------------------
 
     /// A slot for `requested` bytes, at most [`SLOT_MAX`].
@@ -227,6 +247,14 @@ impl Heap {
             self.bins[class_of(requested)].first.get()
         };
         Some((page.pop()?, page))
+    }
+
+    /// What follows where [`Heap::take_ready`] found nothing: a slow path for `site`.
+    #[cold]
+    #[inline(never)]
+    pub fn take_for(&self, site: u32, requested: usize) -> Option<(Block, &'static Page)> {
+        self.cause.set(site);
+        self.take_class(class_of(requested))
     }
 
     /// A slot of a class.
@@ -346,6 +374,8 @@ impl Heap {
         let slot = page.slot_bytes.get() as usize;
         let used = page.capacity.get() as usize * slot;
         let carved = page.carve(CARVE_BYTES - used % CARVE_BYTES);
+        let touched = page.note_origin(used, self.cause.get());
+        self.touched.set(self.touched.get().wrapping_add(touched));
         self.accounts
             .add_class(page.class(), class::CAPACITY, i64::from(carved));
     }
@@ -361,7 +391,9 @@ impl Heap {
         } else {
             self.take_run(slices, 1)
         };
-        let page = run?.page;
+        let run = run?;
+        let page = run.page;
+        page.dirty.set(!run.zeroed);
         let records = if self.recording.get() {
             self.spaces.space_of(page.start.get()).take_records(class)
         } else {

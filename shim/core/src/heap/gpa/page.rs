@@ -17,19 +17,24 @@
 //! P3. A record has a birth exactly when its slot holds a live block; it is zero in a
 //!     slot that no block of this run has held.
 //! P4. Page structs are never unmapped.
+//! P7. Behind the records of a page of slots lies an origin for each of its OS pages: the
+//!     site that carved it first, 0 where nobody did.
 //! P6. A page whose owner word has [`RECORDS`] has a record for each slot that fits its run.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
 use core::hint::assert_unchecked;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use pageshim_wire::heap::page as outside;
+use pageshim_wire::heap::{ORIGIN_SHIFT, origins_at, page as outside};
 
 use super::classes::{SINGLETON, divide, divide_exact, divides};
 
 pub use pageshim_wire::heap::Kind;
+
+/// Bytes one origin stands for.
+const ORIGIN_STEP: usize = 1 << ORIGIN_SHIFT;
 
 /// The page is off its heap's queue because no slot is free.
 pub const FULL: usize = 1;
@@ -295,6 +300,35 @@ impl Page {
         for index in 0..self.capacity.get() as usize {
             // SAFETY: the records of a page reach as far as its slots.
             unsafe { (*self.records.get().add(index)).store(0, Ordering::Relaxed) };
+        }
+        let end = self.capacity.get() as usize * self.slot_bytes.get() as usize;
+        for index in 0..end.div_ceil(ORIGIN_STEP) {
+            self.set_origin(index, 0);
+        }
+    }
+
+    /// Notes who carved first what lies between `used` bytes and the carved end: `site`.
+    /// Answers how many clean OS pages that are.
+    pub(super) fn note_origin(&self, used: usize, site: u32) -> u32 {
+        let end = self.capacity.get() as usize * self.slot_bytes.get() as usize;
+        let (first, end) = (used.div_ceil(ORIGIN_STEP), end.div_ceil(ORIGIN_STEP));
+        if self.has_records() && site != 0 {
+            (first..end).for_each(|index| self.set_origin(index, site));
+        }
+        if self.dirty.get() {
+            return 0;
+        }
+        u32::try_from(end.saturating_sub(first)).unwrap_or(0)
+    }
+
+    /// Sets the origin of an OS page of a run of slots with records (P7).
+    fn set_origin(&self, index: usize, site: u32) {
+        let at = origins_at(u64::from(self.slots.get()));
+        // SAFETY: P7: the origins of a page reach as far as its slots; a reader outside may
+        // see an old one.
+        unsafe {
+            let first = self.records.get().byte_add(at as usize).cast::<AtomicU32>();
+            (*first.add(index)).store(site, Ordering::Relaxed);
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! # Design
 //! ```text
-//! | page structs: span / 512 | records: span / 2 | slices: span |
+//! | page structs: span / 512 | records: span / 2 and a little | slices: span |
 //!                                                ^ base, aligned to ALIGN_MAX
 //! ```
 //! Everything is reserved without memory and committed in steps as it is used
@@ -26,6 +26,7 @@
 use core::ptr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use pageshim_wire::heap::ORIGINS_BYTES;
 use pageshim_wire::process::word;
 
 use super::areas::{self, Areas};
@@ -176,7 +177,7 @@ impl Space {
         }
         let align = span.min(ALIGN_MAX);
         let structs = (span >> (SLICE_SHIFT - PAGE_STRUCT_SHIFT)).max(STRUCT_STEP);
-        let records = span / 2;
+        let records = records_room(span);
         let Some(reserved) = self.pages.reserve(align + structs + records + span) else {
             return false;
         };
@@ -488,7 +489,7 @@ impl Space {
     fn fresh_records(&self, areas: &mut Areas, class: usize) -> Option<usize> {
         let end = areas.next + areas::area_bytes(class);
         let base = self.records.load(Ordering::Relaxed);
-        if end > self.span.load(Ordering::Relaxed) / 2 {
+        if end > records_room(self.span.load(Ordering::Relaxed)) {
             return None;
         }
         if end > areas.committed {
@@ -545,7 +546,7 @@ impl Space {
             let start = self.range().0 + ((slice as usize) << SLICE_SHIFT);
             let length = (slices as usize) << SLICE_SHIFT;
             // SAFETY: the run is off the lists, so nobody else can have it.
-            let purged = unsafe { self.pages.purge(start, length) };
+            let purged = unsafe { self.pages.for_upkeep().purge(start, length) };
             if purged {
                 bytes += length;
             }
@@ -560,7 +561,7 @@ impl Space {
         let chain = self.inner.lock().areas.drain();
         let (chain, bytes) = areas::join(chain, |at, bytes| {
             // SAFETY: whole pages of areas that are off the lists and zero (A1).
-            unsafe { self.pages.purge(at, bytes) }
+            unsafe { self.pages.for_upkeep().purge(at, bytes) }
         });
         let base = self.records.load(Ordering::Relaxed);
         self.inner.lock().areas.refill(base, chain);
@@ -599,6 +600,12 @@ impl Space {
         // SAFETY: caller's duty.
         unsafe { self.inner.release() };
     }
+}
+
+/// Room for 8 bytes a slot of 16 bytes, and for the origins of every OS page.
+const fn records_room(span: usize) -> usize {
+    let origins = span / SLICE_BYTES * ORIGINS_BYTES as usize;
+    (span / 2 + origins).next_multiple_of(RECORD_STEP)
 }
 
 /// Byte offsets of what the plain paths use, in [`Spaces`]: its first space's.
