@@ -17,8 +17,11 @@ use pageshim_core::unwind::Rows;
 use pageshim_wire::process::Mode;
 
 pub(crate) static ACCOUNTS: Accounts = Accounts::new();
-pub(crate) static PAGES: Pages = Pages::new(&ACCOUNTS);
-pub(crate) static SPACES: Spaces = Spaces::new(PAGES);
+/// Memory for blocks.
+pub(crate) static HEAP_PAGES: Pages = Pages::new(&ACCOUNTS);
+/// Memory of our own.
+pub(crate) static PAGES: Pages = Pages::own(&ACCOUNTS);
+pub(crate) static SPACES: Spaces = Spaces::new(HEAP_PAGES);
 pub(crate) static STATE: State = State::new();
 pub(crate) static SITES: Sites = Sites::new(PAGES);
 pub(crate) static MODULES: Modules = Modules::new();

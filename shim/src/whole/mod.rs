@@ -24,7 +24,7 @@ use pageshim_wire::thread::{Api, word};
 
 use crate::serve::{self, Call, NOTHING, Taken};
 use crate::thread::{RECORDING, TRACING, Thread};
-use crate::world::{PAGES, STATE};
+use crate::world::{HEAP_PAGES, STATE};
 use crate::{fork, misuse, thread, tls, trace};
 
 mod checks;
@@ -37,9 +37,9 @@ static BASE: AtomicUsize = AtomicUsize::new(0);
 static SPAN: AtomicUsize = AtomicUsize::new(0);
 static WARNED: AtomicBool = AtomicBool::new(false);
 
-static PAGE: PageHeap = PageHeap::new(PAGES);
-static BUMP: Bump = Bump::new(PAGES);
-static DEBUG: Debug = Debug::new(PAGES);
+static PAGE: PageHeap = PageHeap::new(HEAP_PAGES);
+static BUMP: Bump = Bump::new(HEAP_PAGES);
+static DEBUG: Debug = Debug::new(HEAP_PAGES);
 
 /// Reserves the heap asked for; answers it, or the general purpose one with a
 /// line on stderr when its addresses are refused. While booting.
@@ -294,6 +294,10 @@ fn resize(
         old.record.store(record.pack(), Ordering::Relaxed);
         return Some(Err(()));
     };
+    if thread.gate() & RECORDING != 0 {
+        let last = thread.track.is_last(address);
+        thread.track.resized(old.requested, requested, false, last);
+    }
     count_free(thread, &old, &record);
     note(thread, &new, call, Api::Realloc);
     if new.address == address {

@@ -8,6 +8,7 @@
 //! `None` or `false` when the kernel refuses; nothing changes then.
 #![allow(unsafe_code)]
 
+use pageshim_wire::process::word;
 use pageshim_wire::thread::Syscall;
 
 use super::accounts::Accounts;
@@ -21,12 +22,24 @@ pub use layer::{Hint, PageLayer};
 #[derive(Clone, Copy, Debug)]
 pub struct Pages {
     accounts: &'static Accounts,
+    own: bool,
 }
 
 impl Pages {
     /// A page layer that writes to `accounts`.
     pub const fn new(accounts: &'static Accounts) -> Self {
-        Self { accounts }
+        Self {
+            accounts,
+            own: false,
+        }
+    }
+
+    /// The same for memory that holds no blocks: its calls are counted as our own, too.
+    pub const fn own(accounts: &'static Accounts) -> Self {
+        Self {
+            accounts,
+            own: true,
+        }
     }
 
     /// The books it writes to.
@@ -39,6 +52,9 @@ impl Pages {
         let answer = run();
         let ns = sys::fast_monotonic_ns().saturating_sub(start);
         self.accounts.count_call(call, ns);
+        if self.own {
+            self.accounts.add(word::OWN_CALLS, 1);
+        }
         answer
     }
 
