@@ -163,7 +163,7 @@ pub const SYSCALL_NAMES: [&str; SYSCALLS] =
 pub const LIFETIMES: usize = 24;
 
 /// The high of live blocks is moved in such steps.
-pub const BLOCKS_STEP: u64 = 8;
+pub const BLOCKS_STEP: u64 = 4;
 /// From this size on, a malloc that maps large blocks apart does so.
 pub const LARGE_BYTES: u64 = 128 * 1024;
 /// Bytes of an arena's header of a block.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bill::report::Bill;
+use crate::whatif::report::Cost;
 
 /// Version of this document.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -188,6 +189,9 @@ pub struct Process {
     pub bill: Option<Bill>,
     /// System calls.
     pub syscalls: Syscalls,
+    /// What the same requests cost on other layers; empty where blocks are not counted.
+    #[serde(default)]
+    pub costs: Vec<Cost>,
     /// Null until a reachability check ran.
     pub check: Option<serde_json::Value>,
     /// What was not recorded, all reasons.
@@ -265,6 +269,12 @@ pub struct Leak {
     pub total_bytes: u64,
     /// Blocks freed before their thread's next allocation.
     pub temporary_blocks: u64,
+    /// Sum of the lifetimes of blocks freed, ms.
+    #[serde(default)]
+    pub lifetime_ms: u64,
+    /// Slot bytes beyond the requests, over all blocks ever.
+    #[serde(default)]
+    pub total_rounding_bytes: u64,
     /// Null of an exact process; else how far off these numbers may be.
     #[serde(default)]
     pub error: Option<SiteError>,

@@ -27,6 +27,10 @@ pub struct SiteSums {
     pub freed: Amount,
     /// Blocks freed before their thread's next allocation.
     pub temporary: u64,
+    /// Sum of the lifetimes of blocks freed, ms.
+    pub lifetime_ms: u64,
+    /// Slot bytes beyond the requests, over all blocks.
+    pub rounding: u64,
     /// Of a sampled process: how far off the others may be.
     pub variance: Variance,
 }
@@ -50,6 +54,8 @@ impl SiteSums {
             self.variance.read(bytes);
         } else {
             more(&mut self.temporary, at(site_word::TEMPORARY));
+            more(&mut self.lifetime_ms, at(site_word::LIFETIME_MS));
+            more(&mut self.rounding, at(site_word::ROUNDING_BYTES));
         }
     }
 

@@ -36,6 +36,8 @@ fn leak(process: &str, site: &str, bytes: u64, blocks: u64, stack: Vec<Frame>) -
         total_blocks: blocks * 3,
         total_bytes: bytes * 3,
         temporary_blocks: blocks,
+        lifetime_ms: 12_000,
+        total_rounding_bytes: bytes / 4,
         oldest_seconds: 83.5,
         thread: "worker-1".to_owned(),
         incomplete: None,

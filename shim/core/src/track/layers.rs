@@ -60,7 +60,9 @@ impl Track {
         self.set_signed(word::FURTHER_PUBLISHED, now);
         let sum = (count + more).cast_unsigned();
         let before = total.fetch_add(sum, Ordering::Relaxed).cast_signed();
-        let reached = before.saturating_add(most + more.max(0)).max(0);
+        // Further pages as they were when blocks were most, or as they are: the allocation of a
+        // large block is what brings a publication about.
+        let reached = before.saturating_add(most.max(count + more)).max(0);
         peak.fetch_max(reached.cast_unsigned(), Ordering::Relaxed);
     }
 
