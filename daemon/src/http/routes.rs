@@ -17,13 +17,13 @@ use crate::hub::Filter;
 use crate::web::pages_page::Wish;
 use crate::web::view::View;
 use crate::web::{
-    assets, csv, leaks_page, overview_page, pages_page, sizes_page, text, waste_page,
+    assets, csv, leaks_page, overview_page, pages_page, sizes_page, text, waste_page, whatif_page,
 };
 
 type Answer = Result<Response, Problem>;
 
 /// Every path, as `/openapi.json` lists them.
-pub(crate) const PATHS: [&str; 21] = [
+pub(crate) const PATHS: [&str; 23] = [
     "/",
     "/leaks",
     "/leaks.json",
@@ -35,6 +35,8 @@ pub(crate) const PATHS: [&str; 21] = [
     "/pages.json",
     "/sizes",
     "/sizes.json",
+    "/whatif",
+    "/whatif.json",
     "/processes.json",
     "/metrics",
     "/healthz",
@@ -61,6 +63,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/pages.json", get(pages_json))
         .route("/sizes", get(sizes))
         .route("/sizes.json", get(sizes_json))
+        .route("/whatif", get(whatif))
+        .route("/whatif.json", get(whatif_json))
         .route("/processes.json", get(processes))
         .route("/metrics", get(metrics))
         .route("/healthz", get(alive))
@@ -276,6 +280,29 @@ async fn sizes(
 async fn sizes_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
     let view = view(query)?;
     json_answer(&app.source.sizes(&of_process(&view)).await)
+}
+
+async fn whatif(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let view = view(query)?;
+    let filter = of_process(&view);
+    let taken = app.source.whatif(&filter);
+    twin(
+        &app,
+        view.format.as_deref(),
+        &headers,
+        taken,
+        |all, whatif| whatif_page::render(all, whatif, &view),
+    )
+    .await
+}
+
+async fn whatif_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    let view = view(query)?;
+    json_answer(&app.source.whatif(&of_process(&view)).await)
 }
 
 async fn pages(

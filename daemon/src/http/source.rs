@@ -8,6 +8,7 @@ use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::{Filter, Hub};
+use crate::whatif::report::WhatIf;
 
 /// An answer that takes its time.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -20,6 +21,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn waste<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Waste>;
     /// The size classes.
     fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes>;
+    /// What it would cost elsewhere, and advice.
+    fn whatif<'a>(&'a self, filter: &'a Filter) -> Answer<'a, WhatIf>;
     /// A picture of a heap.
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
     /// The metrics text.
@@ -39,6 +42,10 @@ impl Source for Hub {
 
     fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes> {
         Box::pin(Hub::sizes(self, filter))
+    }
+
+    fn whatif<'a>(&'a self, filter: &'a Filter) -> Answer<'a, WhatIf> {
+        Box::pin(Hub::whatif(self, filter))
     }
 
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart> {

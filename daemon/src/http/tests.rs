@@ -11,6 +11,7 @@ use crate::books::sizes::Sizes;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::Filter;
 use crate::web::fixture;
+use crate::whatif::report::WhatIf;
 
 struct Fixture;
 
@@ -34,6 +35,10 @@ impl Source for Fixture {
 
     fn sizes<'a>(&'a self, _: &'a Filter) -> Answer<'a, Sizes> {
         Box::pin(async { fixture::sizes() })
+    }
+
+    fn whatif<'a>(&'a self, _: &'a Filter) -> Answer<'a, WhatIf> {
+        Box::pin(async { fixture::whatif() })
     }
 
     fn chart<'a>(&'a self, _: &'a Asked) -> Answer<'a, Chart> {
@@ -135,6 +140,8 @@ fn every_route_answers() {
         ("/sizes", "text/html; charset=utf-8", "Size classes"),
         ("/sizes?format=json", "application/json", "\"classes\":[{"),
         ("/sizes.json", "application/json", "\"slot_bytes\":64"),
+        ("/whatif", "text/html; charset=utf-8", "What if"),
+        ("/whatif.json", "application/json", "\"advice\":[{"),
         ("/processes.json", "application/json", "\"pid\":4711"),
         ("/api/v1/processes", "application/json", "\"pid\":4711"),
         ("/api/v1/leaks", "application/json", "\"leaks\":[{"),

@@ -56,6 +56,7 @@ use crate::capture::CaptureError;
 use crate::heatmap::report::{Asked, Chart};
 use crate::ingest::socket::Socket;
 use crate::symbols::Symbols;
+use crate::whatif::report::WhatIf;
 
 pub use crate::books::filter::Filter;
 pub use crate::ingest::socket::HubError;
@@ -138,6 +139,13 @@ impl Hub {
     pub async fn sizes(&self, filter: &Filter) -> Sizes {
         let filter = filter.clone();
         self.blocking(move |inner| reports::sizes(inner, &filter))
+            .await
+    }
+
+    /// What the requests of the processes `filter` takes would cost elsewhere.
+    pub async fn whatif(&self, filter: &Filter) -> WhatIf {
+        let filter = filter.clone();
+        self.blocking(move |inner| reports::whatif(inner, &filter))
             .await
     }
 

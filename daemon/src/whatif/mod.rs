@@ -9,7 +9,10 @@
 //! The columns of `page`, `arena` and `fixed` are counted while the program runs, so a test
 //! can run it there and compare.
 
+#![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
+
 pub mod advice;
+pub mod entry;
 pub mod layers;
 pub mod models;
 pub mod report;
