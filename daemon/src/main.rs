@@ -13,6 +13,7 @@ mod shimlib;
 mod symbols;
 mod target;
 mod web;
+mod whatif;
 
 fn main() -> std::process::ExitCode {
     cli::main()

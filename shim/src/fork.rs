@@ -249,7 +249,12 @@ fn recount(thread: &'static Thread) {
     for index in [word::PUBLISHED_BLOCKS, word::PEAK_BLOCKS] {
         STATE.set(index, blocks);
     }
+    let mut pages = blocks.cast_signed();
     for each in all_threads() {
         each.track.clear_pending();
+        pages += each.track.further_pages();
+    }
+    for index in [word::PUBLISHED_PAGES, word::PEAK_PAGES] {
+        STATE.set(index, pages.max(0).cast_unsigned());
     }
 }

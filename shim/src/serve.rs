@@ -330,6 +330,13 @@ struct Found {
 }
 
 impl Found {
+    /// Bytes its owner asked for, when there is a record that says so.
+    fn requested(&self) -> Option<usize> {
+        let word = self.page.record(self.slot)?;
+        let record = Record::unpack(word.load(Ordering::Relaxed))?;
+        Some(self.usable.saturating_sub(record.slack))
+    }
+
     fn is_live(&self, address: usize) -> bool {
         match self.page.record(self.slot) {
             Some(word) => Record::unpack(word.load(Ordering::Relaxed)).is_some(),
@@ -419,17 +426,33 @@ pub(crate) fn reallocate(address: usize, requested: usize, call: &Call) -> *mut 
     {
         return ptr::with_exposed_provenance_mut(address);
     }
-    let taken = allocate(requested, ALIGN, call);
-    if taken.pointer.is_null() {
-        return taken.pointer;
+    copy(&found, address, requested, call)
+}
+
+/// Resizes a block by moving it.
+fn copy(found: &Found, address: usize, requested: usize, call: &Call) -> *mut u8 {
+    let counting = tls::get().filter(|thread| thread.gate() & RECORDING != 0);
+    let known = counting.zip(found.requested());
+    let last = known.is_some_and(|(thread, _)| thread.track.is_last(address));
+    if let Some((thread, old)) = known {
+        thread.track.copying(old);
     }
-    let kept = requested.min(found.usable);
-    let old = ptr::with_exposed_provenance::<u8>(address);
-    // SAFETY: both are live blocks of at least `kept` bytes and not the same.
-    unsafe { ptr::copy_nonoverlapping(old, taken.pointer, kept) };
-    free(address, call);
-    if let Some(thread) = tls::get() {
-        thread.track.bump(word::REALLOC_MOVED, 1);
+    let taken = allocate(requested, ALIGN, call);
+    if !taken.pointer.is_null() {
+        let kept = requested.min(found.usable);
+        let old = ptr::with_exposed_provenance::<u8>(address);
+        // SAFETY: both are live blocks of at least `kept` bytes and not the same.
+        unsafe { ptr::copy_nonoverlapping(old, taken.pointer, kept) };
+        free(address, call);
+        if let Some(thread) = tls::get() {
+            thread.track.bump(word::REALLOC_MOVED, 1);
+        }
+    }
+    if let Some((thread, old)) = known {
+        thread.track.copied(old);
+        if !taken.pointer.is_null() {
+            thread.track.resized(old, requested, true, last);
+        }
     }
     taken.pointer
 }
@@ -467,6 +490,8 @@ fn resize(
             requested: old_requested,
             slack: old.slack,
         };
+        let last = thread.track.is_last(address);
+        thread.track.resized(old_requested, requested, false, last);
         thread.track.freed(&STATE, &entry, old.birth, address);
         if thread.gate() & TRACING != 0 {
             trace::freed(thread, address, old_requested, old.site);

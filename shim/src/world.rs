@@ -17,9 +17,10 @@ use pageshim_core::unwind::Rows;
 use pageshim_wire::process::Mode;
 
 pub(crate) static ACCOUNTS: Accounts = Accounts::new();
+/// Pages for blocks.
 pub(crate) static PAGES: Pages = Pages::new(&ACCOUNTS);
 /// Pages for our own tables, which no request of the program caused.
-pub(crate) static OWN: Pages = PAGES.for_upkeep();
+pub(crate) static OWN: Pages = PAGES.for_own_tables();
 pub(crate) static SPACES: Spaces = Spaces::new(PAGES);
 pub(crate) static STATE: State = State::new();
 pub(crate) static SITES: Sites = Sites::new(OWN);

@@ -90,6 +90,14 @@ pub mod word {
     pub const HEAP_STRUCTS: usize = 43;
     /// Address of the gpa's records; 0 on other heaps.
     pub const HEAP_RECORDS: usize = 44;
+    /// Most bytes the heap held: of HEAP_COMMITTED, on bump heaps of those ever handed out.
+    pub const HEAP_BYTES_MAX: usize = 50;
+    /// Of the memory calls counted, those for memory of our own.
+    pub const OWN_CALLS: usize = 51;
+    /// OS pages that the published live blocks would have if each had its own.
+    pub const PUBLISHED_PAGES: usize = 52;
+    /// Most of those at a time.
+    pub const PEAK_PAGES: usize = 53;
     /// First of [`super::DROPS`] counters, one for each [`super::Drop`].
     pub const DROPPED: usize = 64;
     /// First of [`super::MISUSES`] counters, one for each [`super::Misuse`].

@@ -26,11 +26,11 @@ pub mod word {
     /// How far net live bytes not yet added to the header's PUBLISHED_BYTES are below
     /// PENDING_HIGH.
     pub const PENDING_ROOM: usize = 6;
-    /// Net live blocks not yet published (signed).
-    pub const PENDING_BLOCKS: usize = 7;
+    /// How far net live blocks not yet published are below BLOCKS_HIGH.
+    pub const BLOCKS_ROOM: usize = 7;
     /// Most net live bytes since the last publication: peak = max(PEAK, PUBLISHED + this).
     pub const PENDING_HIGH: usize = 8;
-    /// PENDING_BLOCKS at that moment.
+    /// Net live blocks at that moment.
     pub const PENDING_HIGH_BLOCKS: usize = 9;
     /// Reallocations served in place.
     pub const REALLOC_IN_PLACE: usize = 10;
@@ -53,6 +53,31 @@ pub mod word {
     /// First of [`super::LIFETIMES`] buckets. Bucket 0 is not counted: it is all frees that
     /// no other bucket has. Count mode keeps no lifetimes.
     pub const LIFETIME: usize = 80;
+    /// At most [`super::BLOCKS_STEP`] above the most net live blocks since the last publication.
+    pub const BLOCKS_HIGH: usize = 64;
+    /// OS pages beyond the first of each live block, as last published (signed).
+    pub const FURTHER_PUBLISHED: usize = 65;
+    /// OS pages beyond the first of each singleton allocated.
+    pub const SINGLE_PAGES: usize = 66;
+    /// The same of singletons freed.
+    pub const SINGLE_PAGES_FREED: usize = 67;
+    /// Bytes that the blocks allocated take in an arena, see [`super::packed_bytes`]. Not
+    /// counted in count mode, nor sampled.
+    pub const PACKED: usize = 74;
+    /// Bytes of those that an arena would have taken back, or not have needed: blocks freed before the
+    /// thread's next allocation, reallocations in place (signed).
+    pub const PACKED_BACK: usize = 68;
+    /// Most bytes an arena would have been filled to when a singleton was freed so.
+    pub const PACKED_HIGH: usize = 69;
+    /// Calls to the kernel by which reallocations on the page layer differ from an allocation
+    /// and a free (signed).
+    pub const PAGE_CALLS: usize = 70;
+    /// Allocations of at least [`super::LARGE_BYTES`].
+    pub const LARGE: usize = 71;
+    /// Their requested bytes.
+    pub const LARGE_ALLOCATED_BYTES: usize = 72;
+    /// Frees of such blocks.
+    pub const LARGE_FREES: usize = 73;
     /// Sum of lifetimes in ms.
     pub const LIFETIME_SUM_MS: usize = 79;
     /// First word of the class counters, [`super::CLASS_COUNTER_WORDS`] a class.
@@ -139,6 +164,19 @@ pub const SYSCALL_NAMES: [&str; SYSCALLS] =
 
 /// Buckets of the lifetime histogram.
 pub const LIFETIMES: usize = 24;
+
+/// The high of live blocks is moved in such steps.
+pub const BLOCKS_STEP: u64 = 4;
+/// From this size on, a malloc that maps large blocks apart does so.
+pub const LARGE_BYTES: u64 = 128 * 1024;
+/// Bytes of an arena's header of a block.
+pub const PACKED_HEADER: u64 = 16;
+
+/// Bytes that a block takes in an arena: itself and its header, in units of 16. A block of
+/// no bytes takes one unit more than this says.
+pub const fn packed_bytes(requested: u64) -> u64 {
+    (requested.wrapping_add(PACKED_HEADER + 15)) & !15
+}
 
 /// The lifetime bucket of `ms`: 0 for under one tick, else `1 + log2(ms / 4)`,
 /// so bucket `i >= 1` holds lifetimes in `[4 * 2^(i-1), 4 * 2^i)` ms.

@@ -176,6 +176,8 @@ pub fn leak(process: &Process, lead: &Lead, detail: Detail, stack: Vec<Frame>) -
         total_blocks: lead.sums.allocated.blocks,
         total_bytes: lead.sums.allocated.bytes,
         temporary_blocks: lead.sums.temporary,
+        lifetime_ms: lead.sums.lifetime_ms,
+        total_rounding_bytes: lead.sums.rounding,
         error: process.sampling.map(|sampling| lead.error(&sampling)),
         oldest_seconds: age(process.seconds, detail.tick),
         thread: detail.thread,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::syscalls::Brief;
 use crate::bill::report::Bill;
+use crate::whatif::report::Cost;
 
 /// Version of this document.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -192,6 +193,9 @@ pub struct Process {
     /// Who caused most of them; null where nobody asked, and in modes without stacks.
     #[serde(default)]
     pub syscall_bill: Option<Brief>,
+    /// What the same requests cost on other layers; empty where blocks are not counted.
+    #[serde(default)]
+    pub costs: Vec<Cost>,
     /// Null until a reachability check ran.
     pub check: Option<serde_json::Value>,
     /// What was not recorded, all reasons.
@@ -269,6 +273,12 @@ pub struct Leak {
     pub total_bytes: u64,
     /// Blocks freed before their thread's next allocation.
     pub temporary_blocks: u64,
+    /// Sum of the lifetimes of blocks freed, ms.
+    #[serde(default)]
+    pub lifetime_ms: u64,
+    /// Slot bytes beyond the requests, over all blocks ever.
+    #[serde(default)]
+    pub total_rounding_bytes: u64,
     /// Null of an exact process; else how far off these numbers may be.
     #[serde(default)]
     pub error: Option<SiteError>,

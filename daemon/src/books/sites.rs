@@ -29,6 +29,10 @@ pub struct SiteSums {
     pub temporary: u64,
     /// OS pages it was the first to carve.
     pub touched: u64,
+    /// Sum of the lifetimes of blocks freed, ms.
+    pub lifetime_ms: u64,
+    /// Slot bytes beyond the requests, over all blocks.
+    pub rounding: u64,
     /// Of a sampled process: how far off the others may be.
     pub variance: Variance,
 }
@@ -53,6 +57,8 @@ impl SiteSums {
         } else {
             more(&mut self.temporary, at(site_word::TEMPORARY));
             more(&mut self.touched, at(site_word::FIRST_TOUCHES));
+            more(&mut self.lifetime_ms, at(site_word::LIFETIME_MS));
+            more(&mut self.rounding, at(site_word::ROUNDING_BYTES));
         }
     }
 

@@ -15,6 +15,7 @@ use super::sizes::{self, Size};
 use super::tally::Tally;
 use super::threads::{ThreadSums, plus};
 use super::when::rfc3339;
+use crate::whatif::Requests;
 
 /// One look at a process: numbers that were read together.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Observed {
     pub slots: Vec<ClassSlots>,
     /// The page account by size class, classes with any page.
     pub sizes: Vec<Size>,
+    /// What it asked for, when every block is counted.
+    pub requests: Option<Requests>,
 }
 
 /// Builds the numbers from what was decoded.
@@ -65,6 +68,7 @@ pub fn observe(header: &Header, threads: &ThreadSums) -> Observed {
         .map(|(name, count)| ((*name).to_owned(), count))
         .collect();
     Observed {
+        requests: Requests::of(header, threads, &process),
         process,
         tally: Tally::of(header, threads),
         slots: pages::slots(header, threads),

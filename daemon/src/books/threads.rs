@@ -51,8 +51,44 @@ pub struct ThreadSums {
     pub used: u64,
     /// Pending bytes and blocks of the one used slot at their highest (meaningless for more).
     pub pending_high: (i64, i64),
+    /// What other layers would have made of the requests.
+    pub layers: Layers,
     /// Name of each slot's present or last owner.
     pub names: Vec<String>,
+}
+
+/// The counters of [`crate::whatif`]. Each thread's words are its own view of blocks that others
+/// may free, so sums are signed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layers {
+    /// OS pages beyond the first of live singletons.
+    pub further: i64,
+    /// See the thread word PAGE_CALLS.
+    pub page_calls: i64,
+    /// Bytes an arena would be filled to.
+    pub filled: i64,
+    /// How much more that was at most, in the thread where it was most.
+    pub filled_more: i64,
+    /// Blocks of 128 KiB and more: allocated, freed.
+    pub large: (u64, u64),
+    /// Of the last slot: the high of live blocks not yet published, with their further pages.
+    pub pending_blocks_high: i64,
+}
+
+impl Layers {
+    fn add(&mut self, bytes: &[u8]) {
+        let at = |index: usize| word_at(bytes, index).cast_signed();
+        let singles = at(word::SINGLE_PAGES).saturating_sub(at(word::SINGLE_PAGES_FREED));
+        let filled = at(word::PACKED).saturating_sub(at(word::PACKED_BACK));
+        self.further = self.further.saturating_add(singles);
+        self.page_calls = self.page_calls.saturating_add(at(word::PAGE_CALLS));
+        self.filled = self.filled.saturating_add(filled);
+        let beyond = at(word::PACKED_HIGH).saturating_sub(filled);
+        self.filled_more = self.filled_more.max(beyond);
+        more(&mut self.large.0, word_at(bytes, word::LARGE));
+        more(&mut self.large.1, word_at(bytes, word::LARGE_FREES));
+        self.pending_blocks_high = at(word::BLOCKS_HIGH);
+    }
 }
 
 impl ThreadSums {
@@ -69,6 +105,7 @@ impl ThreadSums {
             reallocations: [0; 2],
             used: 0,
             pending_high: (0, 0),
+            layers: Layers::default(),
             names: Vec::new(),
         };
         let mut bytes = vec![0; THREAD_HEADER_BYTES as usize];
@@ -132,6 +169,7 @@ impl ThreadSums {
             at(word::PENDING_HIGH).cast_signed(),
             at(word::PENDING_HIGH_BLOCKS).cast_signed(),
         );
+        self.layers.add(bytes);
         self.name(slot, bytes);
     }
 

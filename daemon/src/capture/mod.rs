@@ -23,7 +23,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use crate::books::report::Report;
+use crate::books::report::{Leak, Report};
 
 pub use reader::open;
 pub use writer::{Counts, Writer};
@@ -38,6 +38,8 @@ const MAGIC_ANY: &[u8] = b"pageshim capture ";
 pub struct Opened {
     /// What it holds.
     pub report: Report,
+    /// Sites without live blocks that allocated most.
+    pub sites: Vec<Leak>,
     /// What is missing, in words; `None` for a whole file.
     pub note: Option<String>,
 }

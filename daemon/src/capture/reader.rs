@@ -35,18 +35,24 @@ fn read(file: &mut impl Read) -> Opened {
         ..Report::default()
     };
     let mut counts = None;
+    let mut sites = Vec::new();
     let mut whole = false;
     while let Some((tag, payload)) = frame::read(file) {
         match tag {
             tag::HEAD => counts = frame::decode::<Head>(&payload).map(|head| head.counts),
             tag::PROCESSES => report.processes.extend(list::<Process>(&payload)),
             tag::LEAKS => report.leaks.extend(list::<Leak>(&payload)),
+            tag::SITES => sites.extend(list::<Leak>(&payload)),
             tag::END => whole = true,
             _ => {}
         }
     }
     let note = (!whole).then(|| note(counts, &report));
-    Opened { report, note }
+    Opened {
+        report,
+        sites,
+        note,
+    }
 }
 
 fn list<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Vec<T> {

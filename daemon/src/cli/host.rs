@@ -177,11 +177,17 @@ async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Op
             limit: Some(TOP_SITES),
             ..Filter::default()
         };
+        let advice = match top.process {
+            Some(_) => hub.whatif(&top).await.processes.into_iter().next(),
+            None => None,
+        };
+        let advice = advice.map(|entry| entry.advice).unwrap_or_default();
         let top = hub.report(&top).await;
         let told = summary::Told {
             name: &plan.name(),
             pid,
             why_silent: plan.why_silent(),
+            advice: &advice,
         };
         print::say_text(&summary::text(&overview, &top, told, capture.as_deref()));
     }

@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod signals;
 mod summary;
+mod whatif;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Command {
     Daemon(daemon::Options),
     /// Print a capture file, or a process of a running daemon
     Report(report::Options),
+    /// What the same requests cost on other layers, and what to do about it
+    Whatif(whatif::Options),
     /// List the processes of a running daemon
     Ps(ps::Options),
     /// Check whether (and why not) a program can be profiled
@@ -114,6 +117,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(options) => return run::main(&options),
         Command::Daemon(options) => daemon::main(&options),
         Command::Report(options) => report::main(&options),
+        Command::Whatif(options) => whatif::main(&options),
         Command::Ps(options) => ps::main(&options),
         Command::Doctor(options) => return doctor::main(&options),
         Command::LibPath(options) => lib_path(&options),

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::failon::FailOn;
 use crate::books::report::{Leak, Process, Report};
 use crate::web::words::{self, clean};
-use crate::web::{headline, names, units};
+use crate::web::{headline, names, units, whatif_text};
+use crate::whatif::report::Advice;
 
 /// The last image of `pid`: what it was when it ended. Images come newest first.
 pub(crate) fn image(overview: &Report, pid: u32) -> Option<&Process> {
@@ -34,6 +35,9 @@ pub(crate) fn judged(overview: &Report, pid: u32, conditions: &FailOn) -> Vec<St
         .collect()
 }
 
+/// Most advice that is said at the end; `whatif` says the rest.
+const ADVICE: usize = 3;
+
 /// The command, as `run` knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told<'a> {
@@ -43,6 +47,8 @@ pub(crate) struct Told<'a> {
     pub(crate) pid: u32,
     /// Why it recorded nothing, when that was asked for.
     pub(crate) why_silent: Option<&'a str>,
+    /// What to do about it, most worth doing first.
+    pub(crate) advice: &'a [Advice],
 }
 
 /// About twelve lines for standard error.
@@ -71,6 +77,9 @@ pub(crate) fn text(
                 words::shell_word(name)
             );
         }
+    }
+    for advice in told.advice.iter().take(ADVICE) {
+        let _ = writeln!(out, "  {:<10} {}", "advice", whatif_text::advice(advice));
     }
     if let Some(path) = capture {
         let shown = path.display().to_string();
@@ -151,6 +160,7 @@ mod tests {
             name: "zoo",
             pid: 4711,
             why_silent: None,
+            advice: &vec![fixture::whatif().processes[0].advice[0].clone(); 5],
         };
         let text = text(&report, &report, zoo, Some(Path::new("a b.pgs")));
         for needle in [
@@ -159,11 +169,13 @@ mod tests {
             "syscalls   mmap 12",
             "2.0 MiB in 1,000 blocks  node_new  zoo.c:12",
             "children   1 more, largest worker",
+            "advice     `node_new` made 1,000,000 blocks (high confidence: every block was seen)",
             "pageshim report 'a b.pgs'",
         ] {
             assert!(text.contains(needle), "{needle} not in\n{text}");
         }
-        assert!(text.lines().count() <= 16, "{text}");
+        assert_eq!(text.matches("  advice").count(), ADVICE);
+        assert!(text.lines().count() <= 16 + ADVICE, "{text}");
     }
 
     // Goal: silence is told, and is a finding. Method: a pid nobody reported.
@@ -174,6 +186,7 @@ mod tests {
             name: "x y",
             pid: 1,
             why_silent: None,
+            advice: &[],
         };
         let said = text(&report, &report, silent, None);
         assert!(

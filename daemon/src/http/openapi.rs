@@ -125,6 +125,18 @@ fn paths() -> Value {
         "application/json",
         json!([process()]),
     );
+    add(
+        "/whatif",
+        "What the same requests cost on other layers, and advice",
+        "text/html",
+        json!([process(), refresh()]),
+    );
+    add(
+        "/whatif.json",
+        "The same",
+        "application/json",
+        json!([process()]),
+    );
     let id =
         json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
     add(

@@ -17,13 +17,14 @@ use crate::hub::Filter;
 use crate::web::pages_page::Wish;
 use crate::web::view::View;
 use crate::web::{
-    assets, csv, leaks_page, overview_page, pages_page, sizes_page, syscalls_page, text, waste_page,
+    assets, csv, leaks_page, overview_page, pages_page, sizes_page, syscalls_page, text,
+    waste_page, whatif_page,
 };
 
 type Answer = Result<Response, Problem>;
 
 /// Every path, as `/openapi.json` lists them.
-pub(crate) const PATHS: [&str; 23] = [
+pub(crate) const PATHS: [&str; 25] = [
     "/",
     "/leaks",
     "/leaks.json",
@@ -37,6 +38,8 @@ pub(crate) const PATHS: [&str; 23] = [
     "/sizes.json",
     "/syscalls",
     "/syscalls.json",
+    "/whatif",
+    "/whatif.json",
     "/processes.json",
     "/metrics",
     "/healthz",
@@ -65,6 +68,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/sizes.json", get(sizes_json))
         .route("/syscalls", get(syscalls))
         .route("/syscalls.json", get(syscalls_json))
+        .route("/whatif", get(whatif))
+        .route("/whatif.json", get(whatif_json))
         .route("/processes.json", get(processes))
         .route("/metrics", get(metrics))
         .route("/healthz", get(alive))
@@ -303,6 +308,29 @@ async fn syscalls(
 async fn syscalls_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
     let view = view(query)?;
     json_answer(&app.source.syscalls(&of_process(&view)).await)
+}
+
+async fn whatif(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let view = view(query)?;
+    let filter = of_process(&view);
+    let taken = app.source.whatif(&filter);
+    twin(
+        &app,
+        view.format.as_deref(),
+        &headers,
+        taken,
+        |all, whatif| whatif_page::render(all, whatif, &view),
+    )
+    .await
+}
+
+async fn whatif_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    let view = view(query)?;
+    json_answer(&app.source.whatif(&of_process(&view)).await)
 }
 
 async fn pages(

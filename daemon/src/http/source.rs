@@ -9,6 +9,7 @@ use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::{Filter, Hub};
+use crate::whatif::report::WhatIf;
 
 /// An answer that takes its time.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -23,6 +24,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes>;
     /// The bills of system calls.
     fn syscalls<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Syscalls>;
+    /// What it would cost elsewhere, and advice.
+    fn whatif<'a>(&'a self, filter: &'a Filter) -> Answer<'a, WhatIf>;
     /// A picture of a heap.
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
     /// The metrics text.
@@ -46,6 +49,10 @@ impl Source for Hub {
 
     fn syscalls<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Syscalls> {
         Box::pin(Hub::syscalls(self, filter))
+    }
+
+    fn whatif<'a>(&'a self, filter: &'a Filter) -> Answer<'a, WhatIf> {
+        Box::pin(Hub::whatif(self, filter))
     }
 
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart> {

@@ -12,6 +12,7 @@ use crate::books::syscalls::Syscalls;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::Filter;
 use crate::web::fixture;
+use crate::whatif::report::WhatIf;
 
 struct Fixture;
 
@@ -39,6 +40,10 @@ impl Source for Fixture {
 
     fn syscalls<'a>(&'a self, _: &'a Filter) -> Answer<'a, Syscalls> {
         Box::pin(async { fixture::syscalls() })
+    }
+
+    fn whatif<'a>(&'a self, _: &'a Filter) -> Answer<'a, WhatIf> {
+        Box::pin(async { fixture::whatif() })
     }
 
     fn chart<'a>(&'a self, _: &'a Asked) -> Answer<'a, Chart> {
@@ -143,6 +148,8 @@ fn every_route_answers() {
         ("/syscalls", "text/html; charset=utf-8", "System calls"),
         ("/syscalls?format=json", "application/json", "\"sites\":[{"),
         ("/syscalls.json", "application/json", "\"cause\":\"upkeep\""),
+        ("/whatif", "text/html; charset=utf-8", "What if"),
+        ("/whatif.json", "application/json", "\"advice\":[{"),
         ("/processes.json", "application/json", "\"pid\":4711"),
         ("/api/v1/processes", "application/json", "\"pid\":4711"),
         ("/api/v1/leaks", "application/json", "\"leaks\":[{"),

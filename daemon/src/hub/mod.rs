@@ -58,6 +58,7 @@ use crate::capture::CaptureError;
 use crate::heatmap::report::{Asked, Chart};
 use crate::ingest::socket::Socket;
 use crate::symbols::Symbols;
+use crate::whatif::report::WhatIf;
 
 pub use crate::books::filter::Filter;
 pub use crate::ingest::socket::HubError;
@@ -147,6 +148,13 @@ impl Hub {
     pub async fn syscalls(&self, filter: &Filter) -> Syscalls {
         let filter = filter.clone();
         self.blocking(move |inner| reports::syscalls(inner, &filter))
+            .await
+    }
+
+    /// What the requests of the processes `filter` takes would cost elsewhere.
+    pub async fn whatif(&self, filter: &Filter) -> WhatIf {
+        let filter = filter.clone();
+        self.blocking(move |inner| reports::whatif(inner, &filter))
             .await
     }
 

@@ -21,6 +21,7 @@ use crate::books::report::{Exit, Pages, State};
 use crate::books::summary::Observed;
 use crate::books::tally::{EVENTS, Tally};
 use crate::ingest::{Arrival, SharedState};
+use crate::whatif::layers;
 
 /// A process image.
 #[derive(Debug)]
@@ -240,6 +241,9 @@ impl Record {
         pages.resident_peak_bytes = inside.resident.peak;
         pages.resident_last_bytes = inside.resident.last;
         observed.process.pages_at_peak = inside.resident.at_peak;
+        if let Some(requests) = &observed.requests {
+            observed.process.costs = layers::costs(requests, &observed.process);
+        }
         if inside.end.is_some() {
             observed.process.threads.live = 0;
         }

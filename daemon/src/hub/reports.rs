@@ -18,6 +18,8 @@ use crate::capture::{CaptureError, Counts, Writer};
 use crate::heatmap::report::{Asked, Chart};
 use crate::metrics::{self, Scrape, Site, Subject};
 use crate::symbols::Session;
+use crate::whatif::entry;
+use crate::whatif::report::WhatIf;
 
 /// Sites whose stacks are resolved together.
 const CHUNK: usize = 200;
@@ -145,6 +147,38 @@ pub fn syscalls(inner: &Inner, filter: &Filter) -> Syscalls {
     Syscalls {
         schema_version: SCHEMA_VERSION,
         processes: wanted.iter().take(BILLS).map(entry).collect(),
+    }
+}
+
+/// What the requests of the processes `filter` takes would cost elsewhere: running ones first,
+/// sites of the first few.
+pub fn whatif(inner: &Inner, filter: &Filter) -> WhatIf {
+    let mut session = inner.symbols.session();
+    let mut wanted = records(inner);
+    wanted.retain(|record| filter.takes_process(&record.look().process));
+    wanted.sort_by_key(|record| record.end().is_some());
+    let entry = |(place, record): (usize, Arc<Record>)| {
+        let mut observed = record.look();
+        observed.process.bill = bill(&mut session, &record, &mut 0);
+        let mut leads = match place < BILLS {
+            true => record.largest(LARGEST),
+            false => Vec::new(),
+        };
+        entry::choose(&mut leads, |lead| {
+            let total = lead.sums.allocated;
+            (total.blocks, total.bytes)
+        });
+        let seen = Seen {
+            record,
+            observed,
+            leads: Vec::new(),
+        };
+        let sites = resolve(&mut session, &seen, &leads, usize::MAX);
+        entry::entry(&seen.observed.process, sites)
+    };
+    WhatIf {
+        schema_version: SCHEMA_VERSION,
+        processes: wanted.into_iter().enumerate().map(entry).collect(),
     }
 }
 

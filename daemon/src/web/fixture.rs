@@ -10,6 +10,7 @@ use crate::books::report::{
 use crate::books::sizes::{self, Size, Sizes};
 use crate::books::syscalls::{self, Made, Pairs};
 use crate::heatmap::report as heatmap;
+use crate::whatif::report as whatif;
 
 /// A function name as an attacker would choose it.
 pub(crate) const HOSTILE: &str = "evil<script>alert(1)</script>\"'&\u{1b}[31m=cmd";
@@ -37,6 +38,8 @@ fn leak(process: &str, site: &str, bytes: u64, blocks: u64, stack: Vec<Frame>) -
         total_blocks: blocks * 3,
         total_bytes: bytes * 3,
         temporary_blocks: blocks,
+        lifetime_ms: 12_000,
+        total_rounding_bytes: bytes / 4,
         oldest_seconds: 83.5,
         thread: "worker-1".to_owned(),
         incomplete: None,
@@ -420,5 +423,46 @@ pub(crate) fn chart() -> heatmap::Chart {
             ..heatmap::Heap::default()
         }),
         why_not: None,
+    }
+}
+
+/// The zoo elsewhere, with advice; and a worker of which only samples were seen.
+pub(crate) fn whatif() -> whatif::WhatIf {
+    let cost = |layer: &str, basis, pages, syscalls| whatif::Cost {
+        layer: layer.to_owned(),
+        basis,
+        pages: Some(pages),
+        peak_bytes: Some(pages * 4096),
+        waste_bytes: Some(pages * 96),
+        syscalls,
+        note: "model: of a test".to_owned(),
+    };
+    let mut report = report();
+    for process in &mut report.processes {
+        process.costs = vec![
+            cost("page", whatif::Basis::Counted, 1204, Some(2_095_948)),
+            cost("glibc", whatif::Basis::Model, 33, None),
+        ];
+    }
+    let (dead, zoo) = (
+        &mut report.processes[0].clone(),
+        report.processes[1].clone(),
+    );
+    dead.mode = "sampled".to_owned();
+    dead.costs.clear();
+    let mut leaks = report.leaks;
+    leaks.retain(|leak| leak.process == zoo.id);
+    let mut zoo = crate::whatif::entry::entry(&zoo, leaks);
+    zoo.name = HOSTILE.to_owned() + "zoo";
+    zoo.advice = vec![whatif::Advice {
+        rule: "temporary".to_owned(),
+        text: "`node_new` made 1,000,000 blocks".to_owned(),
+        confidence: whatif::Confidence::High,
+        because: "every block was seen".to_owned(),
+        ..whatif::Advice::default()
+    }];
+    whatif::WhatIf {
+        schema_version: SCHEMA_VERSION,
+        processes: vec![zoo, crate::whatif::entry::entry(dead, Vec::new())],
     }
 }

@@ -17,6 +17,8 @@ pub(crate) mod text;
 pub(crate) mod units;
 pub(crate) mod view;
 pub(crate) mod waste_page;
+pub(crate) mod whatif_page;
+pub(crate) mod whatif_text;
 pub(crate) mod words;
 
 #[cfg(test)]

@@ -106,11 +106,15 @@ impl State {
                 word::PEAK_TICK,
                 word::SITES_OVERFLOWED,
                 word::UNCOUNTED_BLOCKS,
+                word::OWN_CALLS,
+                word::PUBLISHED_PAGES,
+                word::PEAK_PAGES,
             ])
             .chain(word::DROPPED..word::CLASSES)
         {
             self.set(index, 0);
         }
+        self.set(word::HEAP_BYTES_MAX, self.get(word::HEAP_COMMITTED));
     }
 
     /// Lets go of a state that cannot be kept.

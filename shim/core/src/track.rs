@@ -23,6 +23,7 @@ use pageshim_wire::thread::{Api, CLASS_COUNTER_WORDS, class_word, site_word, wor
 use crate::state::State;
 
 mod counters;
+mod layers;
 
 mod sampled;
 
@@ -149,6 +150,7 @@ impl Track {
         };
         counters.came(entry);
         counters.came_by(api);
+        self.single_came(entry);
         self.note_last(address);
         if counters.grew(entry.requested) {
             self.publish(state);
@@ -160,7 +162,9 @@ impl Track {
         let Some(counters) = self.counters() else {
             return;
         };
-        counters.went(entry, self.is_last(address));
+        let temporary = self.is_last(address);
+        counters.went(entry, temporary);
+        self.single_went(entry, temporary);
         counters.lived(entry.site, birth, state.tick());
         if counters.shrank(entry.requested) {
             self.publish(state);
@@ -213,12 +217,14 @@ impl Track {
         };
         let high = self.get_signed(word::PENDING_HIGH).max(0);
         let high_blocks = self.get_signed(word::PENDING_HIGH_BLOCKS);
+        let most_blocks = self.get_signed(word::BLOCKS_HIGH);
         let room = self.get_signed(word::PENDING_ROOM);
         let sum = self.get_signed(word::PENDING_HIGH) - room;
-        let count = self.get_signed(word::PENDING_BLOCKS);
+        let count = most_blocks - self.get_signed(word::BLOCKS_ROOM);
         for index in [
             word::PENDING_ROOM,
-            word::PENDING_BLOCKS,
+            word::BLOCKS_ROOM,
+            word::BLOCKS_HIGH,
             word::PENDING_HIGH,
             word::PENDING_HIGH_BLOCKS,
         ] {
@@ -239,6 +245,7 @@ impl Track {
             );
             state.set(process_word::PEAK_TICK, state.tick());
         }
+        self.publish_pages(state, most_blocks, count);
     }
 
     /// Counts OS pages a site was the first to carve.
@@ -256,6 +263,8 @@ impl Track {
         for index in word::PENDING_ROOM..=word::PENDING_HIGH_BLOCKS {
             self.set(index, 0);
         }
+        self.set(word::BLOCKS_HIGH, 0);
+        self.set_signed(word::FURTHER_PUBLISHED, self.further_pages());
     }
 
     /// In a child that inherited blocks nobody counted here: sets allocations of
@@ -275,6 +284,7 @@ impl Track {
                 class + class_word::FREED_BYTES,
             );
         }
+        balance(word::SINGLE_PAGES, word::SINGLE_PAGES_FREED);
         for site in (1..sites).map(Self::site) {
             balance(site + site_word::ALLOCATIONS, site + site_word::FREES);
             balance(
@@ -291,10 +301,11 @@ impl Track {
     }
 
     /// Counts one live block that was inherited.
-    pub fn inherit(&self, class: usize, site: u32, bytes: u64) {
-        let class = Self::class(class);
+    pub fn inherit(&self, index: usize, site: u32, bytes: u64) {
+        let class = Self::class(index);
         self.bump(class + class_word::ALLOCATIONS, 1);
         self.bump(class + class_word::ALLOCATED_BYTES, bytes);
+        self.inherit_single(index, bytes);
         if site != 0 {
             let site = Self::site(site);
             self.bump(site + site_word::ALLOCATIONS, 1);

@@ -301,6 +301,10 @@ fn resize(
         old.record.store(record.pack(), Ordering::Relaxed);
         return Some(Err(()));
     };
+    if thread.gate() & RECORDING != 0 {
+        let last = thread.track.is_last(address);
+        thread.track.resized(old.requested, requested, false, last);
+    }
     count_free(thread, &old, &record);
     note(thread, &new, site, Api::Realloc);
     if new.address == address {

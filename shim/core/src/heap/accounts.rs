@@ -65,6 +65,22 @@ impl Accounts {
             .fetch_add(amount.cast_unsigned(), Ordering::Relaxed);
     }
 
+    /// The heap holds more bytes (or, negative, less).
+    pub fn add_committed(&self, bytes: i64) {
+        let before = self
+            .word(word::HEAP_COMMITTED)
+            .fetch_add(bytes.cast_unsigned(), Ordering::Relaxed);
+        if bytes > 0 {
+            self.raise_bytes_max(before.wrapping_add(bytes.cast_unsigned()));
+        }
+    }
+
+    /// The heap held so many bytes.
+    pub fn raise_bytes_max(&self, bytes: u64) {
+        self.word(word::HEAP_BYTES_MAX)
+            .fetch_max(bytes, Ordering::Relaxed);
+    }
+
     /// Adds to one of the words of size class `index` (see [`class`]).
     pub fn add_class(&self, index: usize, field: usize, amount: i64) {
         self.add(word::CLASSES + index * CLASS_WORDS + field, amount);
@@ -164,6 +180,8 @@ impl Accounts {
         for index in word::CLASSES..HEADER_WORDS / 2 {
             self.private[index].store(self.word(index).load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        let held = self.private[word::HEAP_COMMITTED].load(Ordering::Relaxed);
+        self.private[word::HEAP_BYTES_MAX].store(held, Ordering::Relaxed);
         self.header.store(core::ptr::null_mut(), Ordering::Release);
         self.calls.store(core::ptr::null_mut(), Ordering::Release);
         // SAFETY: none.

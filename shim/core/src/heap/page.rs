@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use pageshim_wire::calls::UPKEEP;
+use pageshim_wire::process::word;
 use pageshim_wire::thread::Syscall;
 
 use super::accounts::Accounts;
@@ -25,6 +26,7 @@ pub use layer::{Hint, PageLayer};
 pub struct Pages {
     accounts: &'static Accounts,
     upkeep: bool,
+    own: bool,
 }
 
 impl Pages {
@@ -33,6 +35,7 @@ impl Pages {
         Self {
             accounts,
             upkeep: false,
+            own: false,
         }
     }
 
@@ -40,6 +43,15 @@ impl Pages {
     pub const fn for_upkeep(self) -> Self {
         Self {
             upkeep: true,
+            ..self
+        }
+    }
+
+    /// The same for memory that holds no blocks: its calls are counted as our own, too.
+    pub const fn for_own_tables(self) -> Self {
+        Self {
+            upkeep: true,
+            own: true,
             ..self
         }
     }
@@ -64,6 +76,9 @@ impl Pages {
             end_ns,
         };
         self.accounts.count_call(call, &billed, bytes);
+        if self.own {
+            self.accounts.add(word::OWN_CALLS, 1);
+        }
         (answer, billed)
     }
 

@@ -228,7 +228,11 @@ impl Bump {
                 offset += ALIGN;
             }
         }
-        inner.touched = inner.touched.max(end);
+        if end > inner.touched {
+            inner.touched = end;
+            let bytes = end.next_multiple_of(OS_PAGE_BYTES) as u64;
+            self.pages.accounts().raise_bytes_max(bytes);
+        }
     }
 
     /// What is at an address of the reserve.

@@ -224,7 +224,7 @@ impl Debug {
         accounts.add(word::METADATA, signed(books));
         let fresh = more(base, &mut inner.committed, end, CHUNK)?;
         if fresh > 0 {
-            accounts.add(word::HEAP_COMMITTED, signed(fresh));
+            accounts.add_committed(signed(fresh));
             accounts.add_page(SINGLETON, signed(fresh));
         }
         Some(())

@@ -200,7 +200,7 @@ impl PageHeap {
     fn bill_pages(&self, pages: i64) {
         let bytes = pages * signed(OS_PAGE_BYTES);
         let accounts = self.pages.accounts();
-        accounts.add(word::HEAP_COMMITTED, bytes);
+        accounts.add_committed(bytes);
         accounts.add_class(SINGLETON, class::PAGE_BYTES, bytes);
         accounts.add_class(SINGLETON, class::CAPACITY, bytes);
     }
@@ -422,8 +422,8 @@ impl PageHeap {
         }
         self.inner.lock().extra += 1;
         self.entry(target).extra.store(1, Ordering::Relaxed);
-        self.bill(new, 1);
         self.give(from);
+        self.bill(new, 1);
         Some(self.block(target, requested))
     }
 

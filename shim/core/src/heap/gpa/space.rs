@@ -347,7 +347,7 @@ impl Space {
             let more = target - inner.committed;
             // SAFETY: within our reserve.
             if unsafe { self.pages.commit(base + inner.committed, more) } {
-                accounts.add(word::HEAP_COMMITTED, signed(more));
+                accounts.add_committed(signed(more));
                 inner.committed = target;
                 return Some(());
             }

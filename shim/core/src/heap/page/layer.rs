@@ -20,8 +20,6 @@
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use pageshim_wire::process::word;
-
 use super::{Accounts, Pages};
 use crate::heap::layer::{Align, Caller, Layer, Shape, Usage};
 use crate::sys;
@@ -109,7 +107,7 @@ impl PageLayer {
         let change = after.wrapping_sub(before);
         self.committed.fetch_add(change, Ordering::Relaxed);
         let signed = change.cast_signed() as i64;
-        self.pages.accounts().add(word::HEAP_COMMITTED, signed);
+        self.pages.accounts().add_committed(signed);
     }
 
     /// Maps pages for `shape`, at most three system calls: one for alignments up
