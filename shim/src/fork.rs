@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, PAGES, SITES, SPACES, STATE};
-use crate::{link, sampled, tls, whole, world};
+use crate::{held, link, sampled, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -148,6 +148,7 @@ fn become_child(thread: &'static Thread) {
     let others = all_threads().filter(|other| !ptr::eq(*other, thread));
     others.for_each(Thread::stop_counting);
     link::forget();
+    held::forget();
     sampled::part_ways(thread);
     let kept = STATE.go_private(SITES.extent());
     // SAFETY: the thread's own region; its content is the parent's.

@@ -10,6 +10,7 @@ mod daemon;
 mod doctor;
 mod elf;
 mod failon;
+mod hold;
 mod host;
 mod launch;
 mod places;
@@ -60,6 +61,9 @@ enum Command {
     LibPath(LibPath),
     /// Print the exports that put programs of a shell under the shim
     Env(EnvOptions),
+    /// Hold a process still for a check: the daemon's helper
+    #[command(hide = true)]
+    Hold(hold::Options),
 }
 
 /// Which daemon.
@@ -118,6 +122,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Doctor(options) => return doctor::main(&options),
         Command::LibPath(options) => lib_path(&options),
         Command::Env(options) => environment(&options),
+        Command::Hold(options) => hold::main(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
