@@ -13,6 +13,7 @@ mod failon;
 mod hold;
 mod host;
 mod launch;
+mod leaks;
 mod places;
 mod preflight;
 mod print;
@@ -53,6 +54,8 @@ enum Command {
     Daemon(daemon::Options),
     /// Print a capture file, or a process of a running daemon
     Report(report::Options),
+    /// Check a running process for lost blocks now
+    Leaks(leaks::Options),
     /// List the processes of a running daemon
     Ps(ps::Options),
     /// Check whether (and why not) a program can be profiled
@@ -118,6 +121,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(options) => return run::main(&options),
         Command::Daemon(options) => daemon::main(&options),
         Command::Report(options) => report::main(&options),
+        Command::Leaks(options) => leaks::main(&options),
         Command::Ps(options) => ps::main(&options),
         Command::Doctor(options) => return doctor::main(&options),
         Command::LibPath(options) => lib_path(&options),

@@ -106,6 +106,21 @@ fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
     all.next().is_none().then_some(first)
 }
 
+/// Refuses what a page of another site would send: forms may post anywhere.
+pub(crate) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let fetched = text("sec-fetch-site").unwrap_or("none");
+    let origin = text("origin").map(|origin| origin.split_once("://").map_or("", |parts| parts.1));
+    let ours = origin.is_none_or(|origin| text("host").is_some_and(|host| host == origin));
+    if ours && matches!(fetched, "none" | "same-origin") {
+        return Ok(());
+    }
+    Err(Problem::new(
+        403,
+        "only pages of this daemon may ask for that".to_owned(),
+    ))
+}
+
 /// Puts the security headers on every answer, whoever made it.
 pub(crate) async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;

@@ -7,7 +7,7 @@ use crate::bill::report::Waste;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::heatmap::report::{Asked, Chart};
-use crate::hub::{Filter, Hub};
+use crate::hub::{Filter, Hub, NoCheck};
 
 /// An answer that takes its time.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -22,6 +22,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn sizes<'a>(&'a self, filter: &'a Filter) -> Answer<'a, Sizes>;
     /// A picture of a heap.
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
+    /// Checks a running process for lost blocks; its id.
+    fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>>;
     /// The metrics text.
     fn metrics(&self) -> Answer<'_, String>;
     /// Are new processes accepted?
@@ -43,6 +45,10 @@ impl Source for Hub {
 
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart> {
         Box::pin(Hub::chart(self, asked))
+    }
+
+    fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>> {
+        Box::pin(Hub::check(self, wanted))
     }
 
     fn metrics(&self) -> Answer<'_, String> {

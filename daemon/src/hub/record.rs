@@ -40,6 +40,8 @@ pub struct Record {
     pub active: AtomicBool,
     /// Held while its bill is taken: others wait for that one.
     pub billing: Mutex<()>,
+    /// Held while it is checked: one after another.
+    pub checking: Mutex<()>,
     /// The last chart of its heap, locked while the next is taken.
     pub chart: Mutex<Option<Arc<charts::Kept>>>,
     /// Told when its connection is replaced or it ended.
@@ -117,6 +119,7 @@ impl Record {
             events: [const { AtomicU64::new(0) }; EVENTS],
             active: AtomicBool::new(true),
             billing: Mutex::new(()),
+            checking: Mutex::new(()),
             chart: Mutex::new(None),
             changed: Notify::new(),
             inside: Mutex::new(Inside {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::checks::{self, NoCheck};
 use super::leads::{Seen, misuse, resolve, resolve_mixed};
 use super::record::Record;
 use super::{Inner, bills, charts, registry};
@@ -101,6 +102,20 @@ pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
         schema_version: SCHEMA_VERSION,
         processes: wanted.iter().take(BILLS).map(entry).collect(),
     }
+}
+
+/// Checks the process that is asked for: of several the newest that runs.
+pub fn check(inner: &Inner, wanted: &str) -> Result<String, NoCheck> {
+    let filter = Filter {
+        process: Some(wanted.to_owned()),
+        ..Filter::default()
+    };
+    let mut found = records(inner);
+    found.retain(|record| filter.takes_process(&record.look().process));
+    found.sort_by_key(|record| record.end().is_some());
+    let record = found.first().ok_or(NoCheck::Unknown)?;
+    checks::check(record).map_err(NoCheck::Failed)?;
+    Ok(record.look().process.id)
 }
 
 /// The chart of the process that is asked for: of the newest that runs when there are
