@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::book::Book;
+use super::check::Row;
 use super::leaks::{Detail, Lead};
 use super::modules::Modules;
 use super::report::Amount;
@@ -22,6 +23,7 @@ pub const LARGEST: usize = 1000;
 #[derive(Clone, Debug)]
 struct Kept {
     lead: Lead,
+    found: Row,
     hash: u64,
     tick: u32,
     thread: u16,
@@ -71,7 +73,8 @@ impl Ended {
             by_site: Vec::new(),
         };
         for lead in leads {
-            ended.keep(lead, book.detail(view, lead.site));
+            let found = book.found(view, lead.site);
+            ended.keep(lead, found, book.detail(view, lead.site));
         }
         ended.stacks.seal();
         ended.by_site = (0..ended.sites.len() as u32).collect();
@@ -82,7 +85,7 @@ impl Ended {
         ended
     }
 
-    fn keep(&mut self, lead: Lead, detail: Detail) {
+    fn keep(&mut self, lead: Lead, found: Row, detail: Detail) {
         let known = self.names.iter().position(|name| *name == detail.thread);
         let thread = known.unwrap_or_else(|| {
             self.names.push(detail.thread);
@@ -90,6 +93,7 @@ impl Ended {
         });
         self.sites.push(Kept {
             lead,
+            found,
             hash: detail.hash,
             tick: u32::try_from(detail.tick).unwrap_or(u32::MAX),
             thread: u16::try_from(thread).unwrap_or(u16::MAX),
@@ -105,6 +109,16 @@ impl Ended {
             .filter(|lead| lead.sums.live().bytes >= min_bytes)
             .take(most)
             .collect()
+    }
+
+    /// What the last check found of a site.
+    pub fn found(&self, site: u32) -> Row {
+        let of = |index: &u32| self.sites[*index as usize].lead.site;
+        let at = self.by_site.binary_search_by_key(&site, of);
+        at.map_or_else(
+            |_| Row::default(),
+            |at| self.sites[self.by_site[at] as usize].found,
+        )
     }
 
     /// The kept sites by all bytes they ever allocated.

@@ -284,6 +284,21 @@ impl Record {
         }
     }
 
+    /// Leads split by what the last check found, where there was one.
+    pub fn by_class(&self, leads: Vec<Lead>) -> Vec<Lead> {
+        let inside = self.lock();
+        let check = inside.last.process.check.as_ref();
+        if check.is_none_or(|check| check.trouble.is_some()) {
+            return leads;
+        }
+        let found = |site| match &inside.source {
+            Source::Live(state, book) => book.found(&**state, site),
+            Source::Ended(ended) => ended.found(site),
+        };
+        let split = |lead: Lead| lead.by_class(&found(lead.site));
+        leads.into_iter().flat_map(split).collect()
+    }
+
     /// Sites by total bytes as of the last look.
     pub fn largest(&self, most: usize) -> Vec<Lead> {
         match &self.lock().source {

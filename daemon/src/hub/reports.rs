@@ -51,12 +51,13 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         let mut observed = record.look();
         if filter.takes_process(&observed.process) {
             observed.process.bill = bill(&mut session, &record, &mut bills_left);
-            let asked = filter.takes_class("live");
-            let leads = if asked {
-                record.live(filter.min_bytes, most)
+            let most = if filter.class.is_some() {
+                usize::MAX
             } else {
-                Vec::new()
+                most
             };
+            let mut leads = record.by_class(record.live(filter.min_bytes, most));
+            leads.retain(|lead| filter.takes_class(lead.class_name()));
             seen.push(Seen {
                 record,
                 observed,
@@ -166,7 +167,7 @@ fn ranked(seen: &mut [Seen], most: usize) -> Vec<(usize, Lead)> {
         all.extend(leads.map(|lead| (index, lead)));
     }
     all.sort_by_key(|(index, lead)| {
-        let live = lead.sums.live();
+        let live = lead.amount();
         (
             std::cmp::Reverse((live.bytes, live.blocks)),
             *index,
