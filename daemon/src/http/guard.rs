@@ -107,12 +107,21 @@ fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
 }
 
 /// Refuses what a page of another site would send: forms may post anywhere.
+///
+/// Our pages send no referrer, and so `Origin: null`: where a browser says how the request
+/// came about, that decides.
 pub(crate) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let fetched = text("sec-fetch-site").unwrap_or("none");
-    let origin = text("origin").map(|origin| origin.split_once("://").map_or("", |parts| parts.1));
-    let ours = origin.is_none_or(|origin| text("host").is_some_and(|host| host == origin));
-    if ours && matches!(fetched, "none" | "same-origin") {
+    let host = text("host");
+    let is_ours = |origin: &str| {
+        let name = origin.split_once("://").map(|parts| parts.1);
+        name.is_some() && name == host
+    };
+    let ours = match text("sec-fetch-site") {
+        Some(site) => matches!(site, "same-origin" | "none"),
+        None => text("origin").is_none_or(is_ours),
+    };
+    if ours {
         return Ok(());
     }
     Err(Problem::new(
