@@ -5,6 +5,7 @@ mod books;
 mod capture;
 mod cli;
 mod heatmap;
+mod hold;
 mod http;
 mod hub;
 mod ingest;

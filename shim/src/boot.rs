@@ -20,7 +20,9 @@ use pageshim_wire::process::{Heap, Mode};
 
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
-use crate::{fold, fork, life, link, mappings, sampled, thread, tls, upkeep, verify, whole, world};
+use crate::{
+    fold, fork, held, life, link, mappings, sampled, thread, tls, upkeep, verify, whole, world,
+};
 
 const SPAN: u64 = 512 << 30;
 const SPAN_MIN: u64 = 4 << 20;
@@ -115,6 +117,7 @@ fn boot() {
     }
     fork::plant_canary();
     sampled::set_interval(config.interval(), config.seed);
+    held::publish();
     world::set_mode(config.mode);
 }
 

@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, OWN, SITES, SPACES, STATE};
-use crate::{link, mappings, sampled, tls, whole, world};
+use crate::{held, link, mappings, sampled, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -154,6 +154,7 @@ fn become_child(thread: &'static Thread) {
     }
     link::forget();
     mappings::forget();
+    held::forget();
     sampled::part_ways(thread);
     let kept = STATE.go_private(SITES.extent());
     // SAFETY: the thread's own region; its content is the parent's.

@@ -9,12 +9,14 @@
 #![no_std]
 
 mod boot;
+mod check;
 mod config;
 mod emergency;
 mod exports;
 mod fold;
 mod foreign;
 mod fork;
+mod held;
 mod life;
 mod link;
 mod mappings;

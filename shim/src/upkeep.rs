@@ -9,7 +9,7 @@ use pageshim_wire::process::{Control, word};
 use crate::serve::Call;
 use crate::thread::Thread;
 use crate::world::STATE;
-use crate::{emergency, fork, link, serve};
+use crate::{emergency, fork, held, link, serve};
 
 static DEPTH_LIMIT: AtomicUsize = AtomicUsize::new(0);
 
@@ -46,6 +46,7 @@ pub(crate) fn run(thread: &'static Thread, call: &Call) {
     STATE.advance_tick();
     thread.note_name();
     thread.heap().upkeep();
+    held::reap();
     obey(thread);
     link::keep();
 }

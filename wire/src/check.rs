@@ -60,14 +60,6 @@ pub mod word {
     pub const WHY: usize = 22;
     /// Links written from [`CHAIN`].
     pub const LINKS: usize = 23;
-    /// Address of the shim's entry for a stopped thread, or 0 where there is none.
-    pub const ENTRY: usize = 32;
-    /// Top of the stack that entry runs on.
-    pub const ENTRY_STACK: usize = 33;
-    /// Address of the buffer for the registers of stopped threads, see [`super::stopped`].
-    pub const STOPPED: usize = 34;
-    /// Threads that buffer has room for.
-    pub const STOPPED_MAX: usize = 35;
     /// First word of the chain, root first.
     pub const CHAIN: usize = 128;
 }
@@ -96,8 +88,8 @@ pub mod link {
     pub const SITE: usize = 3;
 }
 
-/// Words of a stopped thread in the buffer at [`word::STOPPED`]: `tid`, stack pointer,
-/// then the 15 other general registers.
+/// Words of a stopped thread in the buffer at [`crate::process::word::HELD_THREADS`]: its
+/// id, stack pointer, then the 15 other general registers.
 pub mod stopped {
     /// Words of one thread.
     pub const WORDS: usize = 17;
@@ -107,6 +99,24 @@ pub mod stopped {
     pub const SP: usize = 1;
     /// First of the other registers.
     pub const REGISTERS: usize = 2;
+}
+
+/// Words of the block at [`crate::process::word::HELD_SAVED`]: what the thread that was lent for a
+/// check goes on with when it is done, system calls cut short to be made again.
+pub mod saved {
+    /// Words in all.
+    pub const WORDS: usize = 19;
+    /// First of rax, rbx, rcx, rdx, rsi, rdi, rbp, r8 to r15.
+    pub const REGISTERS: usize = 0;
+    /// Stack pointer.
+    pub const SP: usize = 15;
+    /// Program counter.
+    pub const PC: usize = 16;
+    /// Flags.
+    pub const FLAGS: usize = 17;
+    /// Written by the entry when it is done: of a fork a process id or a negative error,
+    /// else 1. The tracer writes 0 before.
+    pub const CHILD: usize = 18;
 }
 
 /// Bits of [`word::OPTIONS`].

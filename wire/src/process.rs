@@ -98,6 +98,18 @@ pub mod word {
     pub const PUBLISHED_PAGES: usize = 52;
     /// Most of those at a time.
     pub const PEAK_PAGES: usize = 53;
+    /// Where a thread that a tracer lends goes to have the heap checked: address of the code, which
+    /// takes a [`crate::check::Method`] and a [`crate::check::Trigger`] in rdi and rsi and needs
+    /// nothing but the stack at HELD_STACK. 0 where there is none.
+    pub const HELD_ENTRY: usize = 45;
+    /// Top of the stack for it.
+    pub const HELD_STACK: usize = 46;
+    /// Address of the list of stopped threads, see [`crate::check::stopped`].
+    pub const HELD_THREADS: usize = 47;
+    /// Threads it has room for, the end mark included.
+    pub const HELD_THREADS_MAX: usize = 48;
+    /// Address of what the lent thread goes on with, see [`crate::check::saved`].
+    pub const HELD_SAVED: usize = 49;
     /// First of [`super::DROPS`] counters, one for each [`super::Drop`].
     pub const DROPPED: usize = 64;
     /// First of [`super::MISUSES`] counters, one for each [`super::Misuse`].

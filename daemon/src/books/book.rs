@@ -6,6 +6,7 @@ use pageshim_wire::stack::Record;
 use pageshim_wire::word_at;
 
 use super::calls;
+use super::check::{self, Row};
 use super::header::Header;
 use super::leaks::{Detail, Lead, Rank, Top, incomplete};
 use super::modules::Modules;
@@ -58,6 +59,7 @@ impl Book {
             threads.make_whole();
         }
         let mut observed = observe(&header, &threads);
+        observed.process.check = check::read(view, &self.layout);
         if let Some(interval) = interval {
             let process = &mut observed.process;
             process.sampling = Some(self.sampling(view, interval));
@@ -102,6 +104,11 @@ impl Book {
             }
         });
         top
+    }
+
+    /// What the last check found of a site.
+    pub fn found(&self, view: &dyn View, site: u32) -> Row {
+        check::row(view, &self.layout, site)
     }
 
     /// The `most` sites by all bytes they ever allocated.

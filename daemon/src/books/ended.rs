@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use super::book::Book;
 use super::calls::{Cause, Row, bounded};
+use super::check::Row as Found;
 use super::leaks::{Detail, Lead};
 use super::modules::Modules;
 use super::report::Amount;
@@ -27,6 +28,7 @@ const CALLERS: usize = 200;
 #[derive(Clone, Debug)]
 struct Kept {
     lead: Lead,
+    found: Found,
     hash: u64,
     tick: u32,
     thread: u16,
@@ -86,7 +88,8 @@ impl Ended {
             by_site: Vec::new(),
         };
         for lead in leads {
-            ended.keep(lead, book.detail(view, lead.site));
+            let found = book.found(view, lead.site);
+            ended.keep(lead, found, book.detail(view, lead.site));
         }
         ended.stacks.seal();
         ended.by_site = (0..ended.sites.len() as u32).collect();
@@ -97,7 +100,7 @@ impl Ended {
         ended
     }
 
-    fn keep(&mut self, lead: Lead, detail: Detail) {
+    fn keep(&mut self, lead: Lead, found: Found, detail: Detail) {
         let known = self.names.iter().position(|name| *name == detail.thread);
         let thread = known.unwrap_or_else(|| {
             self.names.push(detail.thread);
@@ -105,6 +108,7 @@ impl Ended {
         });
         self.sites.push(Kept {
             lead,
+            found,
             hash: detail.hash,
             tick: u32::try_from(detail.tick).unwrap_or(u32::MAX),
             thread: u16::try_from(thread).unwrap_or(u16::MAX),
@@ -120,6 +124,16 @@ impl Ended {
             .filter(|lead| lead.sums.live().bytes >= min_bytes)
             .take(most)
             .collect()
+    }
+
+    /// What the last check found of a site.
+    pub fn found(&self, site: u32) -> Found {
+        let of = |index: &u32| self.sites[*index as usize].lead.site;
+        let at = self.by_site.binary_search_by_key(&site, of);
+        at.map_or_else(
+            |_| Found::default(),
+            |at| self.sites[self.by_site[at] as usize].found,
+        )
     }
 
     /// The kept sites by all bytes they ever allocated.
@@ -197,6 +211,7 @@ fn callers(calls: &[Row], known: &HashSet<u32>) -> Vec<Lead> {
     let lead = |site| Lead {
         site,
         sums: SiteSums::default(),
+        part: None,
     };
     sites.difference(known).copied().map(lead).collect()
 }

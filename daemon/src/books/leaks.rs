@@ -1,8 +1,10 @@
 //! Sites chosen for a report: numbers first, stacks only for those that remain.
 
+use pageshim_wire::check::Class;
 use pageshim_wire::process::{SITE_OVERFLOW, SITE_UNKNOWN};
 use pageshim_wire::stack::End;
 
+use super::check::{Part, Row, parts};
 use super::report::{Amount, Frame, Leak, Process, Sampling, SiteError};
 use super::sites::SiteSums;
 use super::summary::age;
@@ -15,6 +17,29 @@ pub struct Lead {
     pub site: u32,
     /// Its counters.
     pub sums: SiteSums,
+    /// Which of its blocks, once a check has told them apart; else all.
+    pub part: Option<Part>,
+}
+
+impl Lead {
+    /// The live blocks meant.
+    pub fn amount(&self) -> Amount {
+        self.part.map_or(self.sums.live(), |part| part.amount)
+    }
+
+    /// Their class.
+    pub fn class_name(&self) -> &'static str {
+        self.part.map_or("live", |part| part.class_name())
+    }
+
+    /// One lead for each class that the last check found.
+    pub fn by_class(self, found: &Row) -> impl Iterator<Item = Self> + use<> {
+        let parts = parts(found, self.sums.live()).into_iter();
+        parts.map(move |part| Self {
+            part: Some(part),
+            ..self
+        })
+    }
 }
 
 /// What there is to know of a site beyond its numbers.
@@ -83,7 +108,11 @@ impl Top {
     pub fn offer(&mut self, site: u32, sums: &SiteSums) {
         self.offered = plus(self.offered, sums.live());
         more(&mut self.touched, sums.touched);
-        self.leads.push(Lead { site, sums: *sums });
+        self.leads.push(Lead {
+            site,
+            sums: *sums,
+            part: None,
+        });
         if self.leads.len() >= self.most.saturating_mul(2).max(64) {
             self.cut();
         }
@@ -165,13 +194,16 @@ impl Lead {
 
 /// The leak of a site of `process`.
 pub fn leak(process: &Process, lead: &Lead, detail: Detail, stack: Vec<Frame>) -> Leak {
-    let live = lead.sums.live();
+    let live = lead.amount();
+    let definite = |part: &Part| part.class == Some(Class::Definite);
+    let born = lead.part.map_or(0, |part| part.oldest);
     Leak {
         process: process.id.clone(),
         site: format!("{:016x}", detail.hash),
-        class: "live".to_owned(),
+        class: lead.class_name().to_owned(),
         blocks: live.blocks,
         bytes: live.bytes,
+        held: lead.part.filter(definite).map(|part| part.held),
         pinned_bytes: None,
         total_blocks: lead.sums.allocated.blocks,
         total_bytes: lead.sums.allocated.bytes,
@@ -179,7 +211,7 @@ pub fn leak(process: &Process, lead: &Lead, detail: Detail, stack: Vec<Frame>) -
         lifetime_ms: lead.sums.lifetime_ms,
         total_rounding_bytes: lead.sums.rounding,
         error: process.sampling.map(|sampling| lead.error(&sampling)),
-        oldest_seconds: age(process.seconds, detail.tick),
+        oldest_seconds: age(process.seconds, born.max(detail.tick)),
         thread: detail.thread,
         incomplete: detail.incomplete.map(str::to_owned),
         stack,

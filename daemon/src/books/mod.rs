@@ -16,6 +16,7 @@
 
 pub mod book;
 pub mod calls;
+pub mod check;
 pub mod ended;
 pub mod filter;
 pub mod header;

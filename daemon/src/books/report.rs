@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use super::syscalls::Brief;
 use crate::bill::report::Bill;
 use crate::whatif::report::Cost;
@@ -197,7 +198,7 @@ pub struct Process {
     #[serde(default)]
     pub costs: Vec<Cost>,
     /// Null until a reachability check ran.
-    pub check: Option<serde_json::Value>,
+    pub check: Option<Check>,
     /// What was not recorded, all reasons.
     pub events_dropped: u64,
     /// The same by reason, reasons with zero left out.
@@ -259,12 +260,16 @@ pub struct Leak {
     pub process: String,
     /// Site id: hex of the stack's hash, stable between runs of one build where addresses are.
     pub site: String,
-    /// `live` until a check ran, then `definite`, `indirect`, `possible`, `reachable`.
+    /// `live` until a check ran, then `definite`, `indirect`, `possible`, `reachable`, and `live`
+    /// for what was allocated since.
     pub class: String,
     /// Live blocks.
     pub blocks: u64,
     /// Live requested bytes.
     pub bytes: u64,
+    /// Blocks that only these definite ones lead to; null of other classes.
+    #[serde(default)]
+    pub held: Option<Amount>,
     /// Bytes that would return to the kernel if only these were freed; null when not computed.
     pub pinned_bytes: Option<u64>,
     /// All blocks ever allocated here.

@@ -1,4 +1,4 @@
-//! Asking a running daemon: its URL from the file beside its socket, then one HTTP/1.1 GET.
+//! Asking a running daemon: its URL from the file beside its socket, then one HTTP request.
 //!
 //! The daemon is ours and the connection is closed after one answer, so this
 //! reads a status line, skips headers and takes the body to the end.
@@ -32,6 +32,15 @@ pub(crate) fn url(socket: &Path) -> Result<String, String> {
 
 /// Body of `url` + `path`; `path` has no leading slash.
 pub(crate) fn get(url: &str, path: &str) -> Result<Vec<u8>, String> {
+    ask("GET", url, path)
+}
+
+/// The same after having something done.
+pub(crate) fn post(url: &str, path: &str) -> Result<Vec<u8>, String> {
+    ask("POST", url, path)
+}
+
+fn ask(method: &str, url: &str, path: &str) -> Result<Vec<u8>, String> {
     let authority = url
         .strip_prefix("http://")
         .and_then(|rest| rest.split('/').next())
@@ -47,7 +56,7 @@ pub(crate) fn get(url: &str, path: &str) -> Result<Vec<u8>, String> {
         None => String::new(),
     };
     let request = format!(
-        "GET /{path} HTTP/1.0\r\nHost: {authority}\r\nAccept: application/json\r\n{token}Connection: close\r\n\r\n"
+        "{method} /{path} HTTP/1.0\r\nHost: {authority}\r\nAccept: application/json\r\n{token}Connection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut answer = Vec::new();

@@ -115,8 +115,9 @@ impl Condition {
         let who = format!("{} (pid {})", words::clean(&process.name), process.pid);
         let Some(value) = self.value(process) else {
             return Some(format!(
-                "{}: {who} cannot be judged, this version has no reachability check; use live>… until there is one",
-                self.text
+                "{}: {who} cannot be judged, {}",
+                self.text,
+                why_unknown(process)
             ));
         };
         let broken = match self.limit {
@@ -150,6 +151,21 @@ impl Condition {
     }
 }
 
+/// Why there are no classes.
+fn why_unknown(process: &Process) -> String {
+    let trouble = process
+        .check
+        .as_ref()
+        .and_then(|check| check.trouble.clone());
+    trouble.map_or_else(
+        || {
+            "it was not checked at its end (PAGESHIM_CHECK=exit, mode exact, trace or count)"
+                .to_owned()
+        },
+        |trouble| format!("its check has no result: {}", words::clean(&trouble)),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,10 +197,7 @@ mod tests {
         let said = conditions
             .findings(&fixture::report().processes[1])
             .join("");
-        assert!(
-            said.contains("this version has no reachability check"),
-            "{said}"
-        );
+        assert!(said.contains("it was not checked at its end"), "{said}");
     }
 
     // Goal: typing errors are told. Method: one of each.

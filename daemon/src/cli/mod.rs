@@ -10,8 +10,10 @@ mod daemon;
 mod doctor;
 mod elf;
 mod failon;
+mod hold;
 mod host;
 mod launch;
+mod leaks;
 mod places;
 mod preflight;
 mod print;
@@ -55,6 +57,8 @@ enum Command {
     Report(report::Options),
     /// What the same requests cost on other layers, and what to do about it
     Whatif(whatif::Options),
+    /// Check a running process for lost blocks now
+    Leaks(leaks::Options),
     /// List the processes of a running daemon
     Ps(ps::Options),
     /// Check whether (and why not) a program can be profiled
@@ -63,6 +67,9 @@ enum Command {
     LibPath(LibPath),
     /// Print the exports that put programs of a shell under the shim
     Env(EnvOptions),
+    /// Hold a process still for a check: the daemon's helper
+    #[command(hide = true)]
+    Hold(hold::Options),
 }
 
 /// Which daemon.
@@ -118,10 +125,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Daemon(options) => daemon::main(&options),
         Command::Report(options) => report::main(&options),
         Command::Whatif(options) => whatif::main(&options),
+        Command::Leaks(options) => leaks::main(&options),
         Command::Ps(options) => ps::main(&options),
         Command::Doctor(options) => return doctor::main(&options),
         Command::LibPath(options) => lib_path(&options),
         Command::Env(options) => environment(&options),
+        Command::Hold(options) => hold::main(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

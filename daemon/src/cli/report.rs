@@ -111,6 +111,11 @@ fn from_daemon(options: &Options, filter: &Filter) -> Result<Report, String> {
     }
     let socket = places::socket(options.socket.socket.as_deref());
     let url = client::url(&socket).map_err(|why| format!("{source} is no file, and {why}"))?;
+    of_process(&url, source, filter)
+}
+
+/// What the daemon at `url` knows of the process `source`.
+pub(crate) fn of_process(url: &str, source: &str, filter: &Filter) -> Result<Report, String> {
     let mut query = format!("process={}", client::encode(source));
     for (name, value) in [("class", &filter.class), ("q", &filter.query)] {
         if let Some(value) = value {
@@ -120,7 +125,7 @@ fn from_daemon(options: &Options, filter: &Filter) -> Result<Report, String> {
     if let Some(limit) = filter.limit {
         query.push_str(&format!("&limit={limit}"));
     }
-    let body = client::get(&url, &format!("leaks.json?{query}"))?;
+    let body = client::get(url, &format!("leaks.json?{query}"))?;
     let report: Report = serde_json::from_slice(&body)
         .map_err(|error| format!("the daemon at {url} speaks another version: {error}"))?;
     if report.processes.is_empty() {

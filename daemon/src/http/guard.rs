@@ -106,6 +106,30 @@ fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
     all.next().is_none().then_some(first)
 }
 
+/// Refuses what a page of another site would send: forms may post anywhere.
+///
+/// Our pages send no referrer, and so `Origin: null`: where a browser says how the request
+/// came about, that decides.
+pub(crate) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text("host");
+    let is_ours = |origin: &str| {
+        let name = origin.split_once("://").map(|parts| parts.1);
+        name.is_some() && name == host
+    };
+    let ours = match text("sec-fetch-site") {
+        Some(site) => matches!(site, "same-origin" | "none"),
+        None => text("origin").is_none_or(is_ours),
+    };
+    if ours {
+        return Ok(());
+    }
+    Err(Problem::new(
+        403,
+        "only pages of this daemon may ask for that".to_owned(),
+    ))
+}
+
 /// Puts the security headers on every answer, whoever made it.
 pub(crate) async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;

@@ -180,6 +180,17 @@ fn paths() -> Value {
         "*/*",
         name,
     );
+    let id =
+        json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
+    let summary = "Checks a running process for lost blocks now, and answers what is known of it; 409 says why it could not be";
+    let answer = json!({ "description": summary, "content": { "application/json": {} } });
+    let other = json!({ "description": "A problem", "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } } });
+    paths.insert(
+        "/api/v1/processes/{id}/check".to_owned(),
+        json!({ "post": {
+        "summary": summary, "parameters": id, "responses": { "200": answer, "default": other }
+    } }),
+    );
     Value::Object(paths)
 }
 

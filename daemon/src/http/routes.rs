@@ -7,24 +7,24 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use super::negotiate::Format;
 use super::problem::{self, Problem};
 use super::{App, Processes, auth, guard, openapi};
 use crate::books::report::{Process, Report, SCHEMA_VERSION};
-use crate::hub::Filter;
+use crate::hub::{Filter, NoCheck};
 use crate::web::pages_page::Wish;
 use crate::web::view::View;
 use crate::web::{
-    assets, csv, leaks_page, overview_page, pages_page, sizes_page, syscalls_page, text,
+    assets, csv, leaks_page, overview_page, pages_page, query, sizes_page, syscalls_page, text,
     waste_page, whatif_page,
 };
 
 type Answer = Result<Response, Problem>;
 
 /// Every path, as `/openapi.json` lists them.
-pub(crate) const PATHS: [&str; 25] = [
+pub(crate) const PATHS: [&str; 26] = [
     "/",
     "/leaks",
     "/leaks.json",
@@ -48,6 +48,7 @@ pub(crate) const PATHS: [&str; 25] = [
     "/openapi.json",
     "/api/v1/processes",
     "/api/v1/processes/{id}/bill",
+    "/api/v1/processes/{id}/check",
     "/api/v1/leaks",
     "/assets/{name}",
 ];
@@ -78,6 +79,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(description))
         .route("/api/v1/processes", get(processes))
         .route("/api/v1/processes/{id}/bill", get(bill))
+        .route("/api/v1/processes/{id}/check", post(check))
         .route("/api/v1/leaks", get(leaks_json))
         .route("/assets/{name}", get(asset))
         .fallback(nowhere)
@@ -366,13 +368,40 @@ async fn bill(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
         ..no_leaks()
     };
     let found = app.source.waste(&filter).await.processes.into_iter().next();
-    let entry = found.ok_or_else(|| {
-        Problem::new(
-            404,
-            format!("there is no process {id}; /api/v1/processes lists those known"),
-        )
+    json_answer(&found.ok_or_else(|| unknown(&id))?)
+}
+
+/// Checks a process for lost blocks now; answers what `/leaks.json` says of the process, or
+/// sends a browser to the page that does.
+async fn check(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    guard::same_origin(&headers)?;
+    let process = app.source.check(&id).await.map_err(|no| match no {
+        NoCheck::Unknown => unknown(&id),
+        NoCheck::Failed(why) => Problem::new(409, format!("{id} could not be checked: {why}")),
     })?;
-    json_answer(&entry)
+    if page_or_json(None, &headers)? == Format::Html {
+        let page = format!("../../../../leaks?process={}", query::encode(&process));
+        return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, page)]).into_response());
+    }
+    let filter = Filter {
+        process: Some(process),
+        ..no_leaks()
+    };
+    let found = app
+        .source
+        .report(&filter)
+        .await
+        .processes
+        .into_iter()
+        .next();
+    json_answer(&found.ok_or_else(|| unknown(&id))?)
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::new(
+        404,
+        format!("there is no process {id}; /api/v1/processes lists those known"),
+    )
 }
 
 fn of_process(view: &View) -> Filter {
@@ -444,12 +473,16 @@ async fn nowhere(uri: Uri) -> Problem {
     )
 }
 
-async fn read_only() -> Response {
-    let mut response =
-        Problem::new(405, "everything here is read with GET or HEAD".to_owned()).into_response();
+async fn read_only(uri: Uri) -> Response {
+    let (allow, why) = if uri.path().ends_with("/check") {
+        ("POST", "a check is asked for with POST")
+    } else {
+        ("GET, HEAD", "this is read with GET or HEAD")
+    };
+    let mut response = Problem::new(405, why.to_owned()).into_response();
     response
         .headers_mut()
-        .insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        .insert(header::ALLOW, header::HeaderValue::from_static(allow));
     debug_assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     response
 }

@@ -8,7 +8,7 @@ use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
 use crate::heatmap::report::{Asked, Chart};
-use crate::hub::{Filter, Hub};
+use crate::hub::{Filter, Hub, NoCheck};
 use crate::whatif::report::WhatIf;
 
 /// An answer that takes its time.
@@ -28,6 +28,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn whatif<'a>(&'a self, filter: &'a Filter) -> Answer<'a, WhatIf>;
     /// A picture of a heap.
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
+    /// Checks a running process for lost blocks; its id.
+    fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>>;
     /// The metrics text.
     fn metrics(&self) -> Answer<'_, String>;
     /// Are new processes accepted?
@@ -57,6 +59,10 @@ impl Source for Hub {
 
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart> {
         Box::pin(Hub::chart(self, asked))
+    }
+
+    fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>> {
+        Box::pin(Hub::check(self, wanted))
     }
 
     fn metrics(&self) -> Answer<'_, String> {

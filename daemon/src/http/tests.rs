@@ -10,7 +10,7 @@ use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
 use crate::heatmap::report::{Asked, Chart};
-use crate::hub::Filter;
+use crate::hub::{Filter, NoCheck};
 use crate::web::fixture;
 use crate::whatif::report::WhatIf;
 
@@ -48,6 +48,16 @@ impl Source for Fixture {
 
     fn chart<'a>(&'a self, _: &'a Asked) -> Answer<'a, Chart> {
         Box::pin(async { fixture::chart() })
+    }
+
+    fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>> {
+        Box::pin(async move {
+            match wanted {
+                "zoo" => Ok(fixture::report().processes[0].id.clone()),
+                "stuck" => Err(NoCheck::Failed("it is stuck".to_owned())),
+                _ => Err(NoCheck::Unknown),
+            }
+        })
     }
 
     fn metrics(&self) -> Answer<'_, String> {
@@ -370,5 +380,43 @@ fn a_port_in_use_names_its_holder() {
     assert!(
         why.contains(&format!("pid {}", std::process::id())) && why.contains("--listen"),
         "{why}"
+    );
+}
+
+// Goal: a check is asked for with POST, by nobody but our own pages and tools. Method: the ways it can be asked.
+#[test]
+fn a_check_is_posted() {
+    let server = Running::start(None);
+    let path = "/api/v1/processes/zoo/check";
+    let json = "Accept: application/json\r\n";
+    let (head, body) = server.ask("POST", path, json);
+    assert!(
+        head.starts_with("http/1.1 200") && body.contains("\"check\""),
+        "{head}{body}"
+    );
+    let (head, _) = server.ask(
+        "POST",
+        path,
+        "Accept: text/html\r\nOrigin: http://localhost\r\n",
+    );
+    assert!(
+        head.starts_with("http/1.1 303") && head.contains("location: ../../../../leaks?process="),
+        "{head}"
+    );
+    let (head, body) = server.ask("POST", path, "Origin: http://evil.example\r\n");
+    assert!(head.starts_with("http/1.1 403"), "{head}{body}");
+    let (head, _) = server.ask("POST", path, "Sec-Fetch-Site: cross-site\r\n");
+    assert!(head.starts_with("http/1.1 403"), "{head}");
+    let (head, body) = server.ask("POST", "/api/v1/processes/stuck/check", json);
+    assert!(
+        head.starts_with("http/1.1 409") && body.contains("it is stuck"),
+        "{head}{body}"
+    );
+    let (head, _) = server.ask("POST", "/api/v1/processes/nobody/check", json);
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+    let (head, body) = server.get(path);
+    assert!(
+        head.starts_with("http/1.1 405") && body.contains("POST"),
+        "{head}{body}"
     );
 }

@@ -77,6 +77,7 @@ pub fn leads(sites: impl Iterator<Item = u32>) -> Vec<Lead> {
     let lead = |site| Lead {
         site,
         sums: SiteSums::default(),
+        part: None,
     };
     sites.map(lead).collect()
 }

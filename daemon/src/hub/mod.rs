@@ -8,6 +8,7 @@
 //! record       one process: its memfd and book, or what remains of them
 //! clock        writes the tick into connected processes
 //! bills        who holds the resident pages, on demand
+//! checks       what is lost, on demand
 //! samples      asks now and then how much of a heap is resident
 //! reports      report, metrics, capture: look at every record once, then resolve names
 //! ```
@@ -25,6 +26,7 @@
 
 mod bills;
 mod charts;
+mod checks;
 mod clock;
 mod connections;
 mod endings;
@@ -59,6 +61,8 @@ use crate::heatmap::report::{Asked, Chart};
 use crate::ingest::socket::Socket;
 use crate::symbols::Symbols;
 use crate::whatif::report::WhatIf;
+
+pub use checks::NoCheck;
 
 pub use crate::books::filter::Filter;
 pub use crate::ingest::socket::HubError;
@@ -162,6 +166,14 @@ impl Hub {
     pub async fn chart(&self, asked: &Asked) -> Chart {
         let asked = asked.clone();
         self.blocking(move |inner| reports::chart(inner, &asked))
+            .await
+    }
+
+    /// Checks the running process `wanted` (pid, name or id) for lost blocks; its id, or
+    /// why not.
+    pub async fn check(&self, wanted: &str) -> Result<String, NoCheck> {
+        let wanted = wanted.to_owned();
+        self.blocking(move |inner| reports::check(inner, &wanted))
             .await
     }
 

@@ -42,6 +42,8 @@ pub struct Record {
     pub active: AtomicBool,
     /// Held while its bill is taken: others wait for that one.
     pub billing: Mutex<()>,
+    /// Held while it is checked: one after another.
+    pub checking: Mutex<()>,
     /// The last chart of its heap, locked while the next is taken.
     pub chart: Mutex<Option<Arc<charts::Kept>>>,
     /// Told when its connection is replaced or it ended.
@@ -119,6 +121,7 @@ impl Record {
             events: [const { AtomicU64::new(0) }; EVENTS],
             active: AtomicBool::new(true),
             billing: Mutex::new(()),
+            checking: Mutex::new(()),
             chart: Mutex::new(None),
             changed: Notify::new(),
             inside: Mutex::new(Inside {
@@ -284,6 +287,21 @@ impl Record {
             Source::Live(state, book) => book.live(&**state, min_bytes, most),
             Source::Ended(ended) => ended.live(min_bytes, most),
         }
+    }
+
+    /// Leads split by what the last check found, where there was one.
+    pub fn by_class(&self, leads: Vec<Lead>) -> Vec<Lead> {
+        let inside = self.lock();
+        let check = inside.last.process.check.as_ref();
+        if check.is_none_or(|check| check.trouble.is_some()) {
+            return leads;
+        }
+        let found = |site| match &inside.source {
+            Source::Live(state, book) => book.found(&**state, site),
+            Source::Ended(ended) => ended.found(site),
+        };
+        let split = |lead: Lead| lead.by_class(&found(lead.site));
+        leads.into_iter().flat_map(split).collect()
     }
 
     /// Sites by total bytes as of the last look.

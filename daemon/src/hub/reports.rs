@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::checks::{self, NoCheck};
 use super::leads::{Seen, misuse, resolve, resolve_mixed};
 use super::record::Record;
 use super::{Inner, bills, charts, inside, registry, syscalls};
@@ -53,12 +54,13 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         let mut observed = record.look();
         if filter.takes_process(&observed.process) {
             observed.process.bill = bill(&mut session, &record, &mut bills_left);
-            let asked = filter.takes_class("live");
-            let leads = if asked {
-                record.live(filter.min_bytes, most)
+            let most = if filter.class.is_some() {
+                usize::MAX
             } else {
-                Vec::new()
+                most
             };
+            let mut leads = record.by_class(record.live(filter.min_bytes, most));
+            leads.retain(|lead| filter.takes_class(lead.class_name()));
             seen.push(Seen {
                 record,
                 observed,
@@ -104,6 +106,20 @@ pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
         schema_version: SCHEMA_VERSION,
         processes: wanted.iter().take(BILLS).map(entry).collect(),
     }
+}
+
+/// Checks the process that is asked for: of several the newest that runs.
+pub fn check(inner: &Inner, wanted: &str) -> Result<String, NoCheck> {
+    let filter = Filter {
+        process: Some(wanted.to_owned()),
+        ..Filter::default()
+    };
+    let mut found = records(inner);
+    found.retain(|record| filter.takes_process(&record.look().process));
+    found.sort_by_key(|record| record.end().is_some());
+    let record = found.first().ok_or(NoCheck::Unknown)?;
+    checks::check(record).map_err(NoCheck::Failed)?;
+    Ok(record.look().process.id)
 }
 
 /// The chart of the process that is asked for: of the newest that runs when there are
@@ -200,7 +216,7 @@ fn ranked(seen: &mut [Seen], most: usize) -> Vec<(usize, Lead)> {
         all.extend(leads.map(|lead| (index, lead)));
     }
     all.sort_by_key(|(index, lead)| {
-        let live = lead.sums.live();
+        let live = lead.amount();
         (
             std::cmp::Reverse((live.bytes, live.blocks)),
             *index,

@@ -2,9 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use pageshim_wire::Memory;
 use pageshim_wire::layout::Layout;
 use pageshim_wire::process::{Control, word};
+use pageshim_wire::{Memory, check};
 use rustix::fs::{SealFlags, SeekFrom};
 
 use super::Refusal;
@@ -59,6 +59,18 @@ impl SharedState {
         let offset = word::CONTROL as u64 * 8;
         let _ = rustix::io::pwrite(&self.fd, &asked.to_le_bytes(), offset);
         asked
+    }
+
+    /// A word of the last check's header.
+    pub fn check_word(&self, index: usize) -> u64 {
+        let offset = self.layout.check() + index as u64 * 8;
+        self.word(offset).unwrap_or(0)
+    }
+
+    /// Notes how long a check kept the process waiting, which only its tracer knows.
+    pub fn note_pause(&self, ns: u64) {
+        let offset = self.layout.check() + check::word::PAUSE_NS as u64 * 8;
+        let _ = rustix::io::pwrite(&self.fd, &ns.to_le_bytes(), offset);
     }
 }
 

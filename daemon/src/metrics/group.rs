@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use pageshim_wire::check::CLASS_NAMES;
+
 use super::{Site, Subject, TOP_SITES};
 use crate::books::report::{Amount, Pages, Sampling, State};
 use crate::books::tally::Tally;
@@ -115,12 +117,8 @@ impl Group {
         self.tally.add(&subject.tally);
         let process = subject.process;
         let runs = process.state == State::Running;
-        let pause = process
-            .check
-            .as_ref()
-            .and_then(|check| check.get("pause_ns"));
-        let pause = pause.and_then(serde_json::Value::as_u64);
-        self.pause_ns = self.pause_ns.max(pause.unwrap_or(0));
+        let pause = process.check.as_ref().map_or(0, |check| check.pause_ns);
+        self.pause_ns = self.pause_ns.max(pause);
         let first = self.leaks.is_empty();
         if runs && self.running == 0 {
             // What an ended process left is of no interest while another runs.
@@ -179,29 +177,15 @@ impl Group {
 
 /// Live blocks by leak class; `live` until a check has run.
 fn classes(process: &crate::books::report::Process) -> Vec<(String, Amount)> {
-    let found = process
+    let whole = process
         .check
         .as_ref()
-        .and_then(|check| check.get("classes"));
-    let Some(found) = found.and_then(serde_json::Value::as_object) else {
+        .filter(|check| check.trouble.is_none());
+    let Some(check) = whole else {
         return vec![("live".to_owned(), process.live)];
     };
-    let amount = |value: &serde_json::Value| {
-        let number = |key| {
-            value
-                .get(key)
-                .and_then(serde_json::Value::as_u64)
-                .unwrap_or(0)
-        };
-        Amount {
-            bytes: number("bytes"),
-            blocks: number("blocks"),
-        }
-    };
-    found
-        .iter()
-        .map(|(class, value)| (class.clone(), amount(value)))
-        .collect()
+    let amount = |class: &&str| Some(((*class).to_owned(), check.classes.named(class)?));
+    CLASS_NAMES.iter().filter_map(amount).collect()
 }
 
 fn add_pages(sum: &mut Pages, pages: &Pages) {

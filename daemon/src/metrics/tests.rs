@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Scrape, Site, Subject, render};
+use crate::books::check::{Check, Classes};
 use crate::books::pages::ClassSlots;
 use crate::books::report::{Amount, Frame, Process, State};
 use crate::books::summary::observe;
@@ -154,9 +155,16 @@ fn leaks_of_the_last_ended_process_show() {
         bytes: 5,
         blocks: 1,
     };
-    checked.process.check = Some(serde_json::json!({
-        "classes": { "definite": { "bytes": 5, "blocks": 1 } }
-    }));
+    checked.process.check = Some(Check {
+        classes: Classes {
+            definite: Amount {
+                bytes: 5,
+                blocks: 1,
+            },
+            ..Classes::default()
+        },
+        ..Check::default()
+    });
     let (text, _) = scrape(vec![checked]);
     assert_eq!(value(&text, &series("definite")).as_deref(), Some("5"));
     assert_eq!(value(&text, &series("live")), None);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::bill::report::{Bill, Entry, Pinner, Shares, Site, Waste};
+use crate::books::check::{Check, Classes};
 use crate::books::report::{
     Amount, Exit, Frame, Leak, MisuseReport, Pages, Process, Report, SCHEMA_VERSION, State,
     Syscalls, Threads,
@@ -34,6 +35,7 @@ fn leak(process: &str, site: &str, bytes: u64, blocks: u64, stack: Vec<Frame>) -
         class: "live".to_owned(),
         blocks,
         bytes,
+        held: None,
         pinned_bytes: None,
         total_blocks: blocks * 3,
         total_bytes: bytes * 3,
@@ -150,11 +152,23 @@ pub(crate) fn report() -> Report {
             committed_bytes: 65_536,
             ..Pages::default()
         },
-        check: Some(serde_json::json!({
-            "trigger": "exit", "pause_ns": 1000, "duration_ns": 2000, "scanned_bytes": 4096,
-            "classes": { "definite": { "bytes": 4096, "blocks": 1 },
-                "indirect": { "bytes": 0, "blocks": 0 }, "possible": { "bytes": 0, "blocks": 0 },
-                "reachable": { "bytes": 0, "blocks": 0 } } })),
+        check: Some(Check {
+            trigger: "exit".to_owned(),
+            method: "alone".to_owned(),
+            at_seconds: 2.5,
+            pause_ns: 1000,
+            duration_ns: 2000,
+            scanned_bytes: 4096,
+            threads: 1,
+            classes: Classes {
+                definite: Amount {
+                    bytes: 4096,
+                    blocks: 1,
+                },
+                ..Classes::default()
+            },
+            ..Check::default()
+        }),
         temporary: 0,
         syscalls: Syscalls::default(),
         threads: Threads { live: 0, total: 1 },

@@ -8,12 +8,15 @@ use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report, State};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
 use crate::web::choice::{self, Choice};
+use crate::web::lost::{self, Lost};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::{CLASSES, Sort, View};
 use crate::web::{headline, names, query, units, words};
 
 /// Rows of the page unless the URL says otherwise.
 pub(crate) const ROWS: usize = 100;
+/// Processes whose checks are shown.
+const CHECKS: usize = 4;
 const CALLERS: usize = 2;
 
 #[derive(Template)]
@@ -52,6 +55,8 @@ struct Leaks<'a> {
     sampled: Option<String>,
     why_none: String,
     misuses: Vec<Misuse<'a>>,
+    /// Checks of the first few processes.
+    lost: Vec<Lost<'a>>,
     /// Who pins pages: process and sentence.
     pins: Vec<(&'a Process, &'a str)>,
 }
@@ -228,6 +233,7 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
             .map(|process| words::lost(process).0)
             .sum(),
         misuses: report.processes.iter().flat_map(misuses).collect(),
+        lost: report.processes.iter().take(CHECKS).map(lost::of).collect(),
         pins: report.processes.iter().flat_map(pins).collect(),
         why_none: words::no_sites(report),
         incomplete: report.processes.iter().map(words::incomplete_stacks).sum(),

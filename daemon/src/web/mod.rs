@@ -7,6 +7,7 @@ pub(crate) mod csv;
 pub(crate) mod folded;
 pub(crate) mod headline;
 pub(crate) mod leaks_page;
+pub(crate) mod lost;
 pub(crate) mod names;
 pub(crate) mod overview_page;
 pub(crate) mod pages_page;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::books::report::{Leak, MisuseReport, Process, Report};
 use crate::web::words::{self, clean};
-use crate::web::{syscalls_page, units, waste_page};
+use crate::web::{lost, syscalls_page, units, waste_page};
 
 /// Processes, then sites.
 pub(crate) fn report(report: &Report) -> String {
@@ -133,7 +133,11 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
     }
     facts.push(("peak", peak));
     match &process.check {
-        Some(_) => facts.push(("leaks", classes(process))),
+        Some(_) => {
+            facts.push(("live", live));
+            facts.push(("leaks", classes(process)));
+            facts.push(("check", lost::how(process)));
+        }
         None if process.exit.is_some() => facts.push(("at exit", live + " live")),
         None => facts.push(("live", live)),
     }
@@ -186,6 +190,9 @@ fn last_misuse(process: &Process) -> String {
 }
 
 fn classes(process: &Process) -> String {
+    if words::class(process, "definite").is_none() {
+        return "not known".to_owned();
+    }
     let class = |name| {
         let (bytes, blocks) = words::class(process, name).unwrap_or_default();
         format!(

@@ -337,14 +337,12 @@ pub(crate) fn process_of<'a>(report: &'a Report, leak: &Leak) -> Option<&'a Proc
 
 /// Bytes and blocks of one class of the last check; `None` when no check ran.
 pub(crate) fn class(process: &Process, class: &str) -> Option<(u64, u64)> {
-    let amount = process.check.as_ref()?.get("classes")?.get(class)?;
-    let number = |key| {
-        amount
-            .get(key)
-            .and_then(serde_json::Value::as_u64)
-            .unwrap_or(0)
-    };
-    Some((number("bytes"), number("blocks")))
+    let check = process
+        .check
+        .as_ref()
+        .filter(|check| check.trouble.is_none())?;
+    let amount = check.classes.named(class)?;
+    Some((amount.bytes, amount.blocks))
 }
 
 /// Text of a hostile program made safe for a terminal: no control, no bidi characters.

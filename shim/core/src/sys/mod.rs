@@ -55,6 +55,7 @@ pub(crate) mod number {
     pub(crate) const RECVFROM: usize = 45;
     pub(crate) const SENDMSG: usize = 46;
     pub(crate) const GETSOCKOPT: usize = 55;
+    pub(crate) const WAIT4: usize = 61;
     pub(crate) const FCNTL: usize = 72;
     pub(crate) const FTRUNCATE: usize = 77;
     pub(crate) const READLINK: usize = 89;
@@ -69,6 +70,7 @@ pub(crate) mod number {
     pub(crate) const MEMFD_CREATE: usize = 319;
     pub(crate) const WRITE: usize = 1;
     pub(crate) const PREAD: usize = 17;
+    pub(crate) const CLOSE_RANGE: usize = 436;
 }
 
 /// One system call.

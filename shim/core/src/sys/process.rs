@@ -235,3 +235,35 @@ pub fn is_mapped(address: usize) -> bool {
     // SAFETY: one byte of `seen` is written.
     unsafe { call(number::MINCORE, args) }.is_ok()
 }
+
+/// Reaps a child without an exit signal; false while it runs.
+pub fn reap_clone(pid: u32) -> bool {
+    const WNOHANG: usize = 1;
+    const WCLONE: usize = 0x8000_0000;
+    let args = [pid as usize, 0, WNOHANG | WCLONE, 0, 0, 0];
+    // SAFETY: no pointer is passed.
+    let reaped = unsafe { call(number::WAIT4, args) };
+    !matches!(reaped, Ok(0))
+}
+
+/// Closes every descriptor but `kept` (negative: every one).
+pub fn close_all_but(kept: i32) {
+    let range = |first: u32, last: u32| {
+        // SAFETY: closes descriptors of a process that uses none of them any more.
+        let _ = unsafe {
+            call(
+                number::CLOSE_RANGE,
+                [first as usize, last as usize, 0, 0, 0, 0],
+            )
+        };
+    };
+    match u32::try_from(kept) {
+        Ok(kept) => {
+            if kept > 0 {
+                range(0, kept - 1);
+            }
+            range(kept + 1, u32::MAX);
+        }
+        Err(_) => range(0, u32::MAX),
+    }
+}

@@ -1,0 +1,161 @@
+//! Reachability checks on request: which way, in what order, and what came of it.
+//!
+//! # Design
+//! A helper process (`crate::hold`) stops the threads and has the process forked; where
+//! the kernel refuses the fork, marked in place; where it does not let us stop
+//! threads, even with the process's consent, the process is asked to check
+//! itself. The result lies in the shared state; here is only what we saw of it.
+
+use std::process::{Command, Stdio};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use pageshim_wire::check::{Reason, State, word as check_word};
+use pageshim_wire::process::{Control, Heap, Mode, word};
+
+use super::record::Record;
+use crate::hold::order::{Door, Order, Outcome};
+use crate::ingest::SharedState;
+
+/// Longest time for a mark: a few seconds for each GiB.
+const MARK: Duration = Duration::from_secs(120);
+/// How long a process may take to see that something is asked of it.
+const ATTENTION: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(5);
+
+/// Why there is no check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoCheck {
+    /// No process of that name.
+    Unknown,
+    /// It could not be made.
+    Failed(String),
+}
+
+/// Checks a running process; why it could not be.
+pub fn check(record: &Arc<Record>) -> Result<(), String> {
+    let _turn = record
+        .checking
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let state = record
+        .state()
+        .ok_or("it has ended; PAGESHIM_CHECK=exit checks a process when it ends")?;
+    can_be_checked(&state)?;
+    let before = sequence(&state);
+    let outcome = hold(record, &state)?;
+    if outcome.refused {
+        return ask(&state, before, &outcome.trouble);
+    }
+    if !outcome.trouble.is_empty() {
+        return Err(outcome.trouble);
+    }
+    finished(&state, before)?;
+    state.note_pause(outcome.pause_ns);
+    Ok(())
+}
+
+fn can_be_checked(state: &SharedState) -> Result<(), String> {
+    if Heap::from_word(state.header(word::HEAP)) != Some(Heap::Gpa) {
+        return Err("only blocks of PAGESHIM_HEAP=gpa can be checked for reachability".to_owned());
+    }
+    match Mode::from_word(state.header(word::MODE)) {
+        Some(Mode::Exact | Mode::Trace | Mode::Count) => Ok(()),
+        _ => Err(
+            "blocks have records in the modes exact, trace and count only; a check needs them"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Held by a helper: forked, or marked in place where that is refused.
+fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
+    let mut order = Order {
+        pid: record.peer_pid,
+        door: door(state),
+        in_place: false,
+        limit_ms: MARK.as_millis() as u64,
+    };
+    if record.peer_pid == 0 || order.door.entry == 0 {
+        return Err("the process is in another process id namespace, or too old a shim".to_owned());
+    }
+    let mut outcome = help(&order)?;
+    if outcome.refused {
+        let asked = state.ask(Control::Consent);
+        if waits(ATTENTION, || state.header(word::CONTROL_DONE) == asked) {
+            outcome = help(&order)?;
+        }
+    }
+    if outcome.reason == Reason::Fork as u64 {
+        order.in_place = true;
+        outcome = help(&order)?;
+    }
+    Ok(outcome)
+}
+
+fn door(state: &SharedState) -> Door {
+    Door {
+        entry: state.header(word::HELD_ENTRY),
+        stack: state.header(word::HELD_STACK),
+        threads: state.header(word::HELD_THREADS),
+        threads_max: state.header(word::HELD_THREADS_MAX),
+        saved: state.header(word::HELD_SAVED),
+    }
+}
+
+fn help(order: &Order) -> Result<Outcome, String> {
+    let failed = |why: &dyn std::fmt::Display| format!("the helper that holds it failed: {why}");
+    let line = serde_json::to_string(order).map_err(|error| failed(&error))?;
+    // By this path and not by name: the binary may have been replaced since.
+    let output = Command::new("/proc/self/exe")
+        .args(["hold", &line])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .env_remove("LD_PRELOAD")
+        .output()
+        .map_err(|error| failed(&error))?;
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))
+}
+
+/// The process checks itself, when it comes by.
+fn ask(state: &SharedState, before: u64, refused: &str) -> Result<(), String> {
+    let asked = state.ask(Control::Check);
+    if !waits(ATTENTION, || state.header(word::CONTROL_DONE) == asked) {
+        return Err(format!(
+            "{refused}; asked to check itself, it did not answer within {} s (it looks when it allocates)",
+            ATTENTION.as_secs()
+        ));
+    }
+    finished(state, before)
+}
+
+/// Whether there is a new result.
+fn finished(state: &SharedState, before: u64) -> Result<(), String> {
+    let done = || sequence(state) != before && sequence(state).is_multiple_of(2);
+    if !waits(MARK, done) {
+        return Err("the check did not end".to_owned());
+    }
+    if state.check_word(check_word::STATE) == State::Done as u64 {
+        return Ok(());
+    }
+    let reason = state.check_word(check_word::REASON);
+    Err(format!(
+        "the check failed: {}",
+        crate::books::check::reason(reason)
+    ))
+}
+
+fn sequence(state: &SharedState) -> u64 {
+    state.check_word(check_word::SEQUENCE)
+}
+
+fn waits(limit: Duration, done: impl Fn() -> bool) -> bool {
+    let started = Instant::now();
+    while !done() {
+        if started.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+    true
+}
