@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, PAGES, SITES, SPACES, STATE};
-use crate::{link, sampled, tls, whole, world};
+use crate::{check, link, sampled, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -149,6 +149,7 @@ fn become_child(thread: &'static Thread) {
     others.for_each(Thread::stop_counting);
     link::forget();
     sampled::part_ways(thread);
+    check::unmap();
     let kept = STATE.go_private(SITES.extent());
     // SAFETY: the thread's own region; its content is the parent's.
     if !kept || !unsafe { thread.begin_private() } {
@@ -187,6 +188,7 @@ fn grow(thread: &'static Thread) {
             each.stop_counting();
         }
     }
+    check::map();
     recount(thread);
     link::connect_now();
     thread.introduce();

@@ -9,6 +9,7 @@
 #![no_std]
 
 mod boot;
+mod check;
 mod config;
 mod emergency;
 mod exports;

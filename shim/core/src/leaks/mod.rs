@@ -22,6 +22,7 @@
 mod index;
 mod lost;
 mod presence;
+pub mod roots;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,9 @@ unsafe impl Plain for usize {}
 // SAFETY: two numbers.
 unsafe impl Plain for (usize, usize) {}
 
+// SAFETY: numbers.
+unsafe impl Plain for super::roots::Still {}
+
 impl<T: Plain> Table<T> {
     /// Room for `count` values, all zeros; `None` without memory.
     pub fn new(count: usize) -> Option<Self> {

@@ -13,7 +13,7 @@ mod maps;
 mod net;
 mod process;
 
-pub use maps::mapped_file;
+pub use maps::{Mapping, each_mapping, mapped_file};
 pub use net::*;
 pub use process::*;
 
