@@ -1,10 +1,13 @@
 //! The book of a running process: what is decoded once, and how to look again.
 
+use std::sync::Arc;
+
 use pageshim_wire::layout::Layout;
 use pageshim_wire::process::Mode;
 use pageshim_wire::stack::Record;
 use pageshim_wire::word_at;
 
+use super::check::Check;
 use super::header::Header;
 use super::leaks::{Detail, Lead, Rank, Top, incomplete};
 use super::modules::Modules;
@@ -24,6 +27,7 @@ pub struct Book {
     modules: Modules,
     names: Vec<String>,
     counts: Counted,
+    check: Option<Arc<Check>>,
 }
 
 impl Book {
@@ -35,6 +39,7 @@ impl Book {
             modules: Modules::default(),
             names: Vec::new(),
             counts: Counted::default(),
+            check: None,
         }
     }
 
@@ -57,6 +62,8 @@ impl Book {
             threads.make_whole();
         }
         let mut observed = observe(&header, &threads);
+        self.look_at_check(view);
+        observed.process.check = self.check.as_ref().map(|check| check.json.clone());
         if let Some(interval) = interval {
             let process = &mut observed.process;
             process.sampling = Some(self.sampling(view, interval));
@@ -66,6 +73,20 @@ impl Book {
         }
         self.names = threads.names;
         Some(observed)
+    }
+
+    fn look_at_check(&mut self, view: &dyn View) {
+        let before = self.check.as_deref();
+        if let Some(check) = Check::read(view, &self.layout, self.counts.sites, before)
+            && before != Some(&check)
+        {
+            self.check = Some(Arc::new(check));
+        }
+    }
+
+    /// The last reachability check, as of the last look.
+    pub fn check(&self) -> Option<Arc<Check>> {
+        self.check.clone()
     }
 
     /// How far off the estimates of a sampled process may be.

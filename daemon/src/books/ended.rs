@@ -4,8 +4,10 @@
 //! largest by total bytes. Their stacks are kept as a tree of their own.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::book::Book;
+use super::check::Check;
 use super::leaks::{Detail, Lead};
 use super::modules::Modules;
 use super::report::Amount;
@@ -39,6 +41,7 @@ pub struct Ended {
     live: usize,
     unlisted: Amount,
     by_site: Vec<u32>,
+    check: Option<Arc<Check>>,
 }
 
 impl Ended {
@@ -69,6 +72,7 @@ impl Ended {
                 blocks: offered.blocks.saturating_sub(kept.blocks),
             },
             by_site: Vec::new(),
+            check: book.check(),
         };
         for lead in leads {
             ended.keep(lead, book.detail(view, lead.site));
@@ -96,6 +100,11 @@ impl Ended {
             incomplete: detail.incomplete,
             leaf: self.stacks.insert(&detail.frames),
         });
+    }
+
+    /// Its last reachability check.
+    pub fn check(&self) -> Option<Arc<Check>> {
+        self.check.clone()
     }
 
     /// The live sites of at least `min_bytes`, at most `most`.

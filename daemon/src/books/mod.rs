@@ -15,6 +15,7 @@
 #![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
 
 pub mod book;
+pub mod check;
 pub mod ended;
 pub mod filter;
 pub mod header;

@@ -66,6 +66,7 @@ fn place(state: &SharedState) -> Place {
 /// The process as its reports see it, without leads.
 pub fn seen(record: &Arc<Record>) -> Seen {
     Seen {
+        check: None,
         record: Arc::clone(record),
         observed: record.look(),
         leads: Vec::new(),

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::record::Record;
+use crate::books::check::Check;
 use crate::books::leaks::{Lead, leak};
 use crate::books::misuse::Misused;
-use crate::books::report::{Leak, MisuseReport};
+use crate::books::report::{Amount, Leak, MisuseReport};
 use crate::books::summary::Observed;
 use crate::symbols::{Session, Wanted};
 
@@ -17,6 +18,8 @@ pub struct Seen {
     pub record: Arc<Record>,
     /// Its numbers.
     pub observed: Observed,
+    /// Its last reachability check.
+    pub check: Option<Arc<Check>>,
     /// Its sites.
     pub leads: Vec<Lead>,
 }
@@ -63,6 +66,38 @@ pub fn resolve_mixed(
         }
     }
     leaks
+}
+
+/// Leaks in the classes of their process's check: a site whose blocks are in several is as
+/// many leaks. `leads` are those the leaks were made of.
+pub fn classed(seen: &[Seen], leads: &[(usize, Lead)], leaks: Vec<Leak>) -> Vec<Leak> {
+    let mut all = Vec::with_capacity(leaks.len());
+    for ((index, lead), leak) in leads.iter().zip(leaks) {
+        match classes(&seen[*index], lead) {
+            None => all.push(leak),
+            Some(classes) => all.extend(classes.into_iter().map(|(class, amount)| Leak {
+                class: class.to_owned(),
+                blocks: amount.blocks,
+                bytes: amount.bytes,
+                ..leak.clone()
+            })),
+        }
+    }
+    all
+}
+
+/// How many leaks [`classed`] makes of a lead.
+pub fn class_count(seen: &Seen, lead: &Lead) -> usize {
+    classes(seen, lead).map_or(1, |classes| classes.len())
+}
+
+fn classes(seen: &Seen, lead: &Lead) -> Option<Vec<(&'static str, Amount)>> {
+    // Sites of which nothing lives now are listed for their totals.
+    let check = seen
+        .check
+        .as_ref()
+        .filter(|_| lead.sums.live().blocks > 0)?;
+    check.classes(lead.site)
 }
 
 /// The last misuses of a process, with names.

@@ -12,6 +12,7 @@ use super::charts;
 use super::clock::now_ns;
 use super::procfs;
 use crate::books::book::Book;
+use crate::books::check::Check;
 use crate::books::ended::Ended;
 use crate::books::leaks::{Detail, Lead};
 use crate::books::misuse::{self, Misused};
@@ -286,6 +287,14 @@ impl Record {
         match &self.lock().source {
             Source::Live(state, book) => book.largest(&**state, most),
             Source::Ended(ended) => ended.largest(most),
+        }
+    }
+
+    /// The last reachability check, as of the last look.
+    pub fn check(&self) -> Option<Arc<Check>> {
+        match &self.lock().source {
+            Source::Live(_, book) => book.check(),
+            Source::Ended(ended) => ended.check(),
         }
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::leads::{Seen, misuse, resolve, resolve_mixed};
+use pageshim_wire::check::CLASS_NAMES;
+
+use super::leads::{Seen, class_count, classed, misuse, resolve, resolve_mixed};
 use super::record::Record;
 use super::{Inner, bills, charts, registry};
 use crate::bill::report::{Bill, Waste};
@@ -50,13 +52,15 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         let mut observed = record.look();
         if filter.takes_process(&observed.process) {
             observed.process.bill = bill(&mut session, &record, &mut bills_left);
-            let asked = filter.takes_class("live");
+            let mut classes = CLASS_NAMES.iter().chain(&["live"]);
+            let asked = classes.any(|class| filter.takes_class(class));
             let leads = if asked {
                 record.live(filter.min_bytes, most)
             } else {
                 Vec::new()
             };
             seen.push(Seen {
+                check: record.check(),
                 record,
                 observed,
                 leads,
@@ -67,6 +71,7 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
     let mut leaks = Vec::new();
     for chunk in leads.chunks(CHUNK) {
         let resolved = resolve_mixed(&mut session, &seen, chunk);
+        let resolved = classed(&seen, chunk, resolved);
         leaks.extend(resolved.into_iter().filter(|leak| filter.takes(leak)));
         if leaks.len() >= limit {
             break;
@@ -182,6 +187,7 @@ pub fn metrics(inner: &Inner) -> String {
             Vec::new()
         };
         let seen = Seen {
+            check: None,
             record,
             observed,
             leads,
@@ -212,6 +218,7 @@ pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
     let look = |record: Arc<Record>| Seen {
         observed: record.look(),
         leads: record.live(0, usize::MAX),
+        check: record.check(),
         record,
     };
     let mut seen: Vec<Seen> = records(inner).into_iter().map(look).collect();
@@ -229,13 +236,17 @@ pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
     let processes = processes(&mut session, &seen);
     let counts = Counts {
         processes: processes.len(),
-        leaks: leads.len(),
+        leaks: leads
+            .iter()
+            .map(|(index, lead)| class_count(&seen[*index], lead))
+            .sum(),
         sites: largest.len(),
     };
     let mut writer = Writer::create(path, counts)?;
     writer.processes(&processes)?;
     for chunk in leads.chunks(CHUNK) {
-        writer.leaks(&resolve_mixed(&mut session, &seen, chunk))?;
+        let leaks = resolve_mixed(&mut session, &seen, chunk);
+        writer.leaks(&classed(&seen, chunk, leaks))?;
     }
     for chunk in largest.chunks(CHUNK) {
         writer.sites(&resolve_mixed(&mut session, &seen, chunk))?;
