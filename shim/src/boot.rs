@@ -21,7 +21,8 @@ use pageshim_wire::process::{Heap, Mode};
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
 use crate::{
-    fold, fork, held, life, link, mappings, sampled, thread, tls, upkeep, verify, whole, world,
+    check, fold, fork, held, life, link, mappings, sampled, thread, tls, upkeep, verify, whole,
+    world,
 };
 
 const SPAN: u64 = 512 << 30;
@@ -115,6 +116,7 @@ fn boot() {
             mappings::begin();
         }
     }
+    check::map();
     fork::plant_canary();
     sampled::set_interval(config.interval(), config.seed);
     held::publish();

@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) fold: bool,
     /// Bill what the program maps itself.
     pub(crate) mappings: bool,
+    /// Blocks are checked for leaks when the process ends.
+    pub(crate) check: bool,
     pub(crate) heap: Heap,
     /// Size of the fixed heap.
     pub(crate) fixed_bytes: usize,
@@ -114,6 +116,7 @@ pub(crate) fn read() -> Config {
         verify: false,
         fold: false,
         mappings: false,
+        check: false,
         heap: Heap::Gpa,
         fixed_bytes: 0,
         socket: None,
@@ -170,9 +173,11 @@ impl Config {
                 Some(seed) => self.seed = Some(seed as u64),
                 None => complain(name, value, b"a number; using a random one"),
             },
-            b"PAGESHIM_CHECK" if !matches!(value, b"" | b"exit" | b"off") => {
-                complain(name, value, b"exit or off; using the default");
-            }
+            b"PAGESHIM_CHECK" => match value {
+                b"exit" => self.check = true,
+                b"off" | b"" => self.check = false,
+                _ => complain(name, value, b"exit or off; using off"),
+            },
             b"PAGESHIM_HEAP" => match heap(value) {
                 Some((heap, bytes)) => (self.heap, self.fixed_bytes) = (heap, bytes),
                 None => complain(

@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, OWN, SITES, SPACES, STATE};
-use crate::{held, link, mappings, sampled, tls, whole, world};
+use crate::{check, held, link, mappings, sampled, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -156,6 +156,7 @@ fn become_child(thread: &'static Thread) {
     mappings::forget();
     held::forget();
     sampled::part_ways(thread);
+    check::unmap();
     let kept = STATE.go_private(SITES.extent());
     // SAFETY: the thread's own region; its content is the parent's.
     if !kept || !unsafe { thread.begin_private() } {
@@ -194,6 +195,7 @@ fn grow(thread: &'static Thread) {
             each.stop_counting();
         }
     }
+    check::map();
     recount(thread);
     link::connect_now();
     thread.introduce();

@@ -18,7 +18,7 @@ use pageshim_wire::process::word;
 
 use crate::thread::Thread;
 use crate::world::STATE;
-use crate::{fork, link, tls, trace, whole, world};
+use crate::{check, fork, link, tls, trace, whole, world};
 
 const NO_KEY: u32 = u32::MAX;
 // glibc runs destructors at most four times.
@@ -85,6 +85,7 @@ fn note_exit(status: c_int) {
         whole::at_exit();
     }
     STATE.advance_tick();
+    check::at_exit();
     STATE.set(word::EXIT_STATUS, u64::from(status.cast_unsigned() & 0xff));
     STATE.set(word::EXIT_STATE, 1);
     link::send_words(Kind::Exit, &[u64::from(status.cast_unsigned() & 0xff)]);

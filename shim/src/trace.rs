@@ -23,6 +23,14 @@ pub(crate) struct Buffer {
     events: Cell<usize>,
 }
 
+impl Buffer {
+    /// Where it lies, which is no place for the program's pointers.
+    pub(crate) fn range(&self) -> (usize, usize) {
+        let at = self.words.get().addr();
+        (at, at + if at == 0 { 0 } else { BATCH_BYTES })
+    }
+}
+
 /// Notes an allocation.
 pub(crate) fn allocated(thread: &Thread, address: usize, requested: usize, site: u32) {
     push(thread, address, requested, site, false);

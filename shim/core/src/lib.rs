@@ -11,6 +11,7 @@ extern crate std;
 pub mod fold;
 pub mod heap;
 pub mod heir;
+pub mod leaks;
 pub mod modules;
 pub mod ranges;
 pub mod records;

@@ -293,6 +293,47 @@ impl State {
         Some(ptr::with_exposed_provenance_mut(at))
     }
 
+    /// Maps the section of the last check's result, which ends the file; answers where, and its
+    /// bytes. `None` while the state is private memory.
+    pub fn map_check(&self) -> Option<(*mut AtomicU64, usize)> {
+        let layout = self.layout()?;
+        let length = usize::try_from(layout.total_bytes() - layout.check()).ok()?;
+        let fd = self.fd()?;
+        // SAFETY: our own file, a part of it that nothing else maps.
+        let at = unsafe { sys::map_shared(fd, layout.check(), length, None) }.ok()?;
+        // SAFETY: advice on our own mapping.
+        let _ = unsafe { sys::advise(at, length, sys::DONTDUMP) };
+        Some((ptr::with_exposed_provenance_mut(at), length))
+    }
+
+    /// The innermost frame of a site's stack: where the block was asked for.
+    pub fn leaf(&self, site: u32) -> Option<u64> {
+        let layout = self.layout()?;
+        let mut site = site;
+        let read = |offset: u64| Some(self.at(offset)?.load(Ordering::Relaxed));
+        // A prefix is always an older site, so this ends.
+        while u64::from(site) < layout.site_capacity {
+            let entry = layout.site(u64::from(site));
+            if read(entry)? == 0 {
+                return None;
+            }
+            let offset = read(entry + 8)?;
+            if offset.checked_add(32)? > layout.log_bytes {
+                return None;
+            }
+            let at = layout.log() + offset;
+            if read(at)? >> 32 & 0xffff > 0 {
+                return read(at + pageshim_wire::stack::RECORD_WORDS as u64 * 8);
+            }
+            let prefix = u32::try_from(read(at + 8)? & 0xffff_ffff).ok()?;
+            if prefix >= site {
+                return None;
+            }
+            site = prefix;
+        }
+        None
+    }
+
     /// Takes the next thread slot's number.
     pub fn new_slot(&self) -> Option<u64> {
         let count = self.word(word::THREAD_COUNT)?;

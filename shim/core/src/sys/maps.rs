@@ -1,4 +1,4 @@
-//! One question to /proc/self/maps: which file is mapped at an address?
+//! /proc/self/maps: which file is mapped at an address, and all mappings in order.
 //!
 //! # Design
 //! The file is read in pieces into a buffer on the stack; of each line only the
@@ -30,6 +30,72 @@ pub fn mapped_file(address: u64, into: &mut [u8]) -> Option<usize> {
     found
 }
 
+/// One mapping of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping<'a> {
+    /// First address.
+    pub start: usize,
+    /// One past the last.
+    pub end: usize,
+    /// It can be read.
+    pub readable: bool,
+    /// It can be written.
+    pub writable: bool,
+    /// Others see what is written.
+    pub shared: bool,
+    /// The file, `[stack]` and the like, or nothing; cut where it is long.
+    pub path: &'a [u8],
+}
+
+/// Calls `each` for every mapping until it answers false; true when all of them were read.
+pub fn each_mapping(mut each: impl FnMut(&Mapping<'_>) -> bool) -> bool {
+    let Ok(fd) = open_read(b"/proc/self/maps\0") else {
+        return false;
+    };
+    let mut lines = Lines {
+        line: [0; LINE],
+        length: 0,
+    };
+    let mut piece = [0; 4096];
+    let mut whole = false;
+    let mut on = true;
+    while on {
+        let Ok(count) = read(fd, &mut piece) else {
+            break;
+        };
+        whole = count == 0;
+        on = !whole;
+        for &byte in &piece[..count] {
+            if let Some(length) = lines.take(byte)
+                && let Some(mapping) = lines.line.get(..length.min(LINE)).and_then(mapping_of)
+                && !each(&mapping)
+            {
+                on = false;
+                break;
+            }
+        }
+    }
+    close(fd);
+    whole
+}
+
+/// A line `start-end perms offset device inode   path`.
+fn mapping_of(line: &[u8]) -> Option<Mapping<'_>> {
+    let mut words = line.splitn(6, |byte| *byte == b' ');
+    let mut range = words.next()?.splitn(2, |byte| *byte == b'-');
+    let (start, end) = (hex(range.next()?)?, hex(range.next()?)?);
+    let rights = words.next()?;
+    let path = words.nth(3).unwrap_or(&[]);
+    Some(Mapping {
+        start: usize::try_from(start).ok()?,
+        end: usize::try_from(end).ok()?,
+        readable: rights.first() == Some(&b'r'),
+        writable: rights.get(1) == Some(&b'w'),
+        shared: rights.get(3) == Some(&b's'),
+        path: path.trim_ascii_start(),
+    })
+}
+
 /// The line that is being read.
 struct Lines {
     line: [u8; LINE],
@@ -40,20 +106,27 @@ impl Lines {
     /// Takes more of the file; answers when a whole line was about `address`.
     fn feed(&mut self, piece: &[u8], address: u64, into: &mut [u8]) -> Option<usize> {
         for &byte in piece {
-            if byte != b'\n' {
-                if let Some(room) = self.line.get_mut(self.length) {
-                    *room = byte;
-                }
-                self.length += 1;
+            let Some(length) = self.take(byte) else {
                 continue;
-            }
-            let line = self.line.get(..self.length);
-            self.length = 0;
+            };
+            let line = self.line.get(..length);
             if let Some(path) = line.and_then(|line| path_at(line, address)) {
                 into.get_mut(..path.len())?.copy_from_slice(path);
                 return Some(path.len());
             }
         }
+        None
+    }
+
+    /// Takes a byte; answers the length of the line that it ended.
+    fn take(&mut self, byte: u8) -> Option<usize> {
+        if byte == b'\n' {
+            return Some(core::mem::take(&mut self.length));
+        }
+        if let Some(room) = self.line.get_mut(self.length) {
+            *room = byte;
+        }
+        self.length += 1;
         None
     }
 }
@@ -110,6 +183,47 @@ mod tests {
             assert_eq!(deleted.as_deref(), Some("/home/a b/lib.so (deleted)"));
             assert_eq!(ask(1, step), None);
         }
+    }
+
+    // Goal: every field of a line is understood, long names are cut. Method: literals.
+    #[test]
+    fn lines_become_mappings() {
+        let all: std::vec::Vec<_> = MAPS
+            .lines()
+            .map(|line| mapping_of(line.as_bytes()))
+            .collect();
+        let last = all[2].expect("sound");
+        assert_eq!((last.start, last.end), (0x7f00_0000_1000, 0x7f00_0000_2000));
+        assert_eq!(
+            (last.readable, last.writable, last.shared),
+            (true, false, false)
+        );
+        assert_eq!(last.path, b"/home/a b/lib.so (deleted)");
+        let anonymous = all[1].expect("sound");
+        assert!(anonymous.writable && anonymous.path.is_empty());
+        assert_eq!(mapping_of(b"junk"), None);
+    }
+
+    // Goal: all mappings come, in order, once. Method: the live file; this function and a local.
+    #[test]
+    fn all_mappings_come_in_order() {
+        let local = 0u8;
+        let places = [
+            all_mappings_come_in_order as *const () as usize,
+            (&raw const local).addr(),
+        ];
+        let mut seen = [0; 2];
+        let mut last = 0;
+        let whole = each_mapping(|mapping| {
+            assert!(mapping.start >= last && mapping.end > mapping.start);
+            last = mapping.end;
+            for (seen, place) in seen.iter_mut().zip(places) {
+                *seen += u32::from((mapping.start..mapping.end).contains(&place));
+            }
+            true
+        });
+        assert!(whole);
+        assert_eq!(seen, [1, 1]);
     }
 
     // Goal: the live file answers for our own code, and not past the room given. Method: this function.

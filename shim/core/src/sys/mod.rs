@@ -13,7 +13,7 @@ mod maps;
 mod net;
 mod process;
 
-pub use maps::mapped_file;
+pub use maps::{Mapping, each_mapping, mapped_file};
 pub use net::*;
 pub use process::*;
 
@@ -66,6 +66,7 @@ pub(crate) mod number {
     pub(crate) const EXIT_GROUP: usize = 231;
     pub(crate) const OPENAT: usize = 257;
     pub(crate) const PROCESS_VM_READV: usize = 310;
+    pub(crate) const NEWFSTATAT: usize = 262;
     pub(crate) const GETRANDOM: usize = 318;
     pub(crate) const MEMFD_CREATE: usize = 319;
     pub(crate) const WRITE: usize = 1;
@@ -246,5 +247,7 @@ pub const DONTNEED: usize = 4;
 pub const HUGEPAGE: usize = 14;
 /// Leave out of core dumps.
 pub const DONTDUMP: usize = 16;
+/// Punch a hole: the next touch reads zeros, for all who share the file.
+pub const REMOVE: usize = 9;
 /// Zero in a forked child.
 pub const WIPEONFORK: usize = 18;

@@ -246,24 +246,53 @@ pub fn reap_clone(pid: u32) -> bool {
     !matches!(reaped, Ok(0))
 }
 
-/// Closes every descriptor but `kept` (negative: every one).
-pub fn close_all_but(kept: i32) {
-    let range = |first: u32, last: u32| {
-        // SAFETY: closes descriptors of a process that uses none of them any more.
-        let _ = unsafe {
-            call(
-                number::CLOSE_RANGE,
-                [first as usize, last as usize, 0, 0, 0, 0],
-            )
-        };
-    };
-    match u32::try_from(kept) {
-        Ok(kept) => {
-            if kept > 0 {
-                range(0, kept - 1);
-            }
-            range(kept + 1, u32::MAX);
-        }
-        Err(_) => range(0, u32::MAX),
+/// Closes every descriptor, in a process that goes on without any.
+pub fn close_all() {
+    // SAFETY: nobody uses one any more.
+    let _ = unsafe { call(number::CLOSE_RANGE, [0, u32::MAX as usize, 0, 0, 0, 0]) };
+}
+
+/// Says of each page of a mapped range whether the page cache or the process holds it; false
+/// when the kernel does not tell.
+pub fn in_core(address: usize, bytes: usize, into: &mut [u8]) -> bool {
+    if into.len() < bytes.div_ceil(crate::OS_PAGE_BYTES) {
+        return false;
     }
+    let args = [address, bytes, into.as_mut_ptr().addr(), 0, 0, 0];
+    // SAFETY: a byte a page is written, and there is room for them.
+    unsafe { call(number::MINCORE, args) }.is_ok()
+}
+
+/// True in a process under a filter of system calls. One in strict mode does not come back,
+/// but it could not have made the calls that brought it here either.
+pub fn has_filter() -> bool {
+    const PR_GET_SECCOMP: usize = 21;
+    // SAFETY: reads a number from the kernel.
+    unsafe { call(number::PRCTL, [PR_GET_SECCOMP, 0, 0, 0, 0, 0]) }.is_ok_and(|mode| mode != 0)
+}
+
+/// Threads of this process; `None` when the kernel does not tell.
+pub fn thread_count() -> Option<usize> {
+    const AT_FDCWD: usize = (-100isize).cast_unsigned();
+    let mut stat = [0u64; 18];
+    let path = b"/proc/self/task\0";
+    let args = [
+        AT_FDCWD,
+        path.as_ptr().addr(),
+        stat.as_mut_ptr().addr(),
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the path is NUL terminated, and struct stat has 144 bytes.
+    unsafe { call(number::NEWFSTATAT, args) }.ok()?;
+    // A directory's links: itself, its entry above, and each directory in it.
+    usize::try_from(stat[2]).ok()?.checked_sub(2)
+}
+
+/// Where the loader is mapped, from the auxiliary vector.
+pub fn loader_base() -> u64 {
+    const BASE: u64 = 7;
+    // SAFETY: reads what the kernel left on the stack at start.
+    unsafe { getauxval(BASE) }
 }

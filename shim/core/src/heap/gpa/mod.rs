@@ -23,6 +23,7 @@ mod heap;
 mod page;
 mod runs;
 mod space;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -36,3 +37,4 @@ pub mod layout {
 pub use heap::{Freed, Heap, HeapState, all_heaps};
 pub use page::{Block, FLAGS, FULL, INTERIOR, Kind, Page, RECORDS, SINGLE};
 pub use space::{Space, Spaces};
+pub use survey::Survey;

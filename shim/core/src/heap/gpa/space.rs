@@ -216,6 +216,11 @@ impl Space {
         (self.base.load(Ordering::Relaxed), span)
     }
 
+    /// Bytes of slices handed out so far, without the lock.
+    pub(super) fn limit_now(&self) -> usize {
+        self.limit.load(Ordering::Acquire)
+    }
+
     /// Addresses of the page structs and of the records.
     pub fn books(&self) -> (usize, usize) {
         let of = |word: &AtomicUsize| word.load(Ordering::Relaxed);

@@ -1,0 +1,144 @@
+//! Where pointers begin: what the program can write, but its heap and our own memory.
+//!
+//! # Design
+//! Every readable and writable mapping is a root, less the ranges the caller excludes. In a
+//! mapping that one thread's stack pointer lies in, and that begins behind inaccessible memory
+//! (as the C library's stacks do) or is the kernel's stack, what lies below that pointer is
+//! dead and left out. Where a mapping holds several stacks, all of it counts. Thread-local
+//! storage and thread-specific values lie above the stack or in mappings of their own.
+//!
+//! With [`Sources::strict`], other mappings than modules' data, stacks and what a thread's
+//! storage lies in do not count, as in LeakSanitizer.
+
+use super::{Backing, Over, Walk};
+use crate::sys::{self, Mapping};
+
+/// Below the stack pointer a leaf function may keep this much.
+pub const RED_ZONE: usize = 128;
+
+/// A thread that stands still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Still {
+    /// The lowest address of its stack that counts: its stack pointer, and for one that was
+    /// stopped anywhere [`RED_ZONE`] less.
+    pub low: usize,
+    /// Its other general registers.
+    pub registers: [usize; 15],
+}
+
+/// What the walk over the roots goes by.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// Threads that stand still.
+    pub threads: &'a [Still],
+    /// Addresses inside mappings that count also when `strict`: the threads' storage.
+    pub storage: &'a [usize],
+    /// Ranges that are no roots; sorted by this module.
+    pub excluded: &'a mut [(usize, usize)],
+    /// Only modules' data, stacks and threads' storage.
+    pub strict: bool,
+}
+
+/// Why the roots could not be walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The kernel does not tell which mappings there are.
+    NoMaps,
+}
+
+/// What the mapping before was.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    end: usize,
+    closed: bool,
+    module: bool,
+}
+
+/// Gives all roots to `walk`.
+pub fn walk(sources: &mut Sources<'_>, walk: &mut Walk<'_, '_>) -> Result<Option<Trouble>, Over> {
+    sources.excluded.sort_unstable();
+    for thread in sources.threads {
+        thread.registers.iter().for_each(|word| walk.word(*word));
+    }
+    let mut before = Before::default();
+    let mut result = Ok(());
+    let whole = sys::each_mapping(|mapping| {
+        let adjacent = before.end == mapping.start;
+        let named = mapping.path.first() == Some(&b'/') && !is_device(mapping.path);
+        // A module's zeroed data lies behind it, without a name.
+        let module =
+            (named && !mapping.shared) || (adjacent && before.module && mapping.path.is_empty());
+        if mapping.readable && mapping.writable && !is_device(mapping.path) {
+            let guarded = adjacent && before.closed || mapping.path == b"[stack]";
+            if let Some(from) = sources.start_of(mapping, guarded, module) {
+                result = sources.give(walk, from, mapping);
+            }
+        }
+        before = Before {
+            end: mapping.end,
+            closed: !mapping.readable && !mapping.writable,
+            module,
+        };
+        result.is_ok()
+    });
+    result?;
+    Ok((!whole).then_some(Trouble::NoMaps))
+}
+
+/// Memory of a device may be slow or dangerous to read, and holds no pointers.
+fn is_device(path: &[u8]) -> bool {
+    let harmless = path.starts_with(b"/dev/zero") || path.starts_with(b"/dev/shm/");
+    path.starts_with(b"/dev/") && !harmless || path.starts_with(b"/memfd:pageshim")
+}
+
+impl Sources<'_> {
+    /// Where the part of a mapping that counts begins; `None` when none of it does.
+    fn start_of(&self, mapping: &Mapping<'_>, guarded: bool, module: bool) -> Option<usize> {
+        let range = mapping.start..mapping.end;
+        let mut stacks = self
+            .threads
+            .iter()
+            .filter(|thread| range.contains(&thread.low));
+        let first = stacks.next();
+        let storage = || self.storage.iter().any(|at| range.contains(at));
+        if self.strict && !module && first.is_none() && !storage() {
+            return None;
+        }
+        match (first, stacks.next()) {
+            (Some(only), None) if guarded => Some(only.low),
+            _ => Some(range.start),
+        }
+    }
+
+    /// Gives what is not excluded of a mapping.
+    fn give(
+        &self,
+        walk: &mut Walk<'_, '_>,
+        from: usize,
+        mapping: &Mapping<'_>,
+    ) -> Result<(), Over> {
+        let backing = if mapping.shared {
+            Backing::Shared
+        } else {
+            Backing::Private
+        };
+        let mut at = from;
+        // Sorted by where they begin; those that end before are few.
+        for (start, end) in self.excluded.iter().copied() {
+            if start >= mapping.end {
+                break;
+            }
+            if end <= at {
+                continue;
+            }
+            if start > at {
+                walk.range((at, start), backing)?;
+            }
+            at = end;
+        }
+        if at < mapping.end {
+            walk.range((at, mapping.end), backing)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+/* Blocks of every class, lost and kept by functions that say so; `leaks WHAT` keeps to one. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct node {
+    struct node *left, *right;
+    char more[48];
+};
+
+static void *global;
+static struct node *tree;
+static char *inner;
+static _Thread_local void *local;
+static void **mapped;
+static uintptr_t tagged;
+static void **kept_table;
+
+#define APART __attribute__((noinline, noclone))
+
+APART static struct node *make(struct node *left, struct node *right)
+{
+    struct node *node = calloc(1, sizeof *node); /* 64 bytes */
+    node->left = left;
+    node->right = right;
+    return node;
+}
+
+/* Each maker has its own function, so that its blocks have a site of their own. */
+APART static struct node *chain_head(struct node *next) { struct node *n = malloc(64); memset(n, 0, 64); n->left = next; return n; }
+APART static struct node *chain_tail(struct node *next) { struct node *n = malloc(64); memset(n, 0, 64); n->left = next; return n; }
+APART static struct node *ring_member(void) { struct node *n = malloc(48); memset(n, 0, 48); return n; }
+APART static void *single(void) { return calloc(3, 11); }
+APART static void *of_global(void) { return calloc(1, 100); }
+APART static void *of_tls(void) { return calloc(1, 101); }
+APART static void *of_map(void) { return calloc(1, 102); }
+APART static void *of_heap(void) { return calloc(1, 103); }
+APART static void *of_table(size_t size) { return calloc(1, size); }
+APART static char *of_middle(void) { return calloc(1, 104); }
+APART static void *of_tag(void) { return calloc(1, 105); }
+APART static void *of_past(void) { return calloc(1, 96); }
+APART static void *of_stack(void) { return calloc(1, 106); }
+APART static void *of_specific(void) { return calloc(1, 107); }
+APART static void *of_large(void) { return calloc(1, 3 << 20); }
+APART static void *of_slack(void) { return calloc(1, 108); }
+
+/* Overwrites what calls left below. */
+APART static void wipe(void)
+{
+    volatile char room[8192];
+    memset((char *)room, 0, sizeof room);
+}
+
+APART static void lose(void)
+{
+    for (int i = 0; i < 5; i++)
+        *(void *volatile *)&global = single(); /* definite: 5 of 33 bytes */
+    struct node *last = NULL;
+    for (int i = 0; i < 9; i++)
+        last = chain_tail(last);
+    global = chain_head(last); /* definite 1, indirect 9 */
+    struct node *ring[4];
+    for (int i = 0; i < 4; i++)
+        ring[i] = ring_member();
+    for (int i = 0; i < 4; i++)
+        ring[i]->right = ring[(i + 1) % 4]; /* definite 1, indirect 3 */
+    memset(ring, 0, sizeof ring);
+    global = NULL;
+}
+
+APART static void keep(void)
+{
+    global = of_global();
+    local = of_tls();
+    mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mapped[17] = of_map();
+    kept_table = of_table(sizeof(void *) * 100);
+    for (int i = 0; i < 100; i++)
+        kept_table[i] = of_heap();
+    inner = of_middle() + 40;              /* possible 1 */
+    tagged = (uintptr_t)of_tag() ^ (uintptr_t)-1; /* definite 1: hidden */
+    *(char **)&tree = (char *)of_past() + 96;  /* one past its end: definite 1 */
+    pthread_key_t key;
+    pthread_key_create(&key, NULL);
+    pthread_setspecific(key, of_specific());
+    void **large = of_large();
+    large[(2 << 20) / 8] = single(); /* reachable, in the middle of a large block */
+    mapped[18] = large;
+    char *slack = of_slack();
+    /* 108 bytes asked for: what lies behind is not the program's. */
+    mapped[19] = slack;
+}
+
+static void *hold(void *arg)
+{
+    void *volatile block = of_stack();
+    int *pipe_ends = arg;
+    char byte = 1;
+    if (write(pipe_ends[1], &byte, 1) == 1)
+        for (;;)
+            pause();
+    return block;
+}
+
+int main(int argc, char **argv)
+{
+    const char *how = argc > 1 ? argv[1] : "return";
+    lose();
+    keep();
+    wipe();
+    if (strcmp(how, "threads") == 0) {
+        for (int i = 0; i < 3; i++) {
+            int ends[2];
+            pthread_t id;
+            char byte;
+            if (pipe(ends) != 0 || pthread_create(&id, NULL, hold, ends) != 0 || read(ends[0], &byte, 1) != 1)
+                return 9;
+        }
+    }
+    wipe();
+    puts("planted");
+    fflush(stdout);
+    if (strcmp(how, "_exit") == 0)
+        _exit(0);
+    if (strcmp(how, "quick_exit") == 0)
+        quick_exit(0);
+    if (strcmp(how, "exit") == 0)
+        exit(0);
+    return 0;
+}
