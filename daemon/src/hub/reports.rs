@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::leads::{Seen, misuse, resolve, resolve_mixed};
+use super::leads::{Seen, misuse, resolve, resolve_mixed, written_mixed};
 use super::record::Record;
 use super::{Inner, bills, charts, registry};
 use crate::bill::report::{Bill, Waste};
@@ -235,10 +235,10 @@ pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
     let mut writer = Writer::create(path, counts)?;
     writer.processes(&processes)?;
     for chunk in leads.chunks(CHUNK) {
-        writer.leaks(&resolve_mixed(&mut session, &seen, chunk))?;
+        writer.leaks_written(&written_mixed(&mut session, &seen, chunk))?;
     }
     for chunk in largest.chunks(CHUNK) {
-        writer.sites(&resolve_mixed(&mut session, &seen, chunk))?;
+        writer.sites_written(&written_mixed(&mut session, &seen, chunk))?;
     }
     writer.finish()
 }
