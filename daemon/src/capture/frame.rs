@@ -28,7 +28,7 @@ const HEAD_BYTES: usize = 12;
 const PAYLOAD_MAX: u32 = 64 << 20;
 const JSON_MAX: u64 = 256 << 20;
 
-/// A run's end waits for this: level 6 takes three times as long for a fifth less.
+/// A run's end waits for this. Level 6 takes longer and saves a quarter (3.3 MB against 4.3 MB for a compiler).
 const LEVEL: u32 = 2;
 
 /// Writes one frame.
@@ -39,16 +39,32 @@ pub fn write(to: &mut impl Write, tag: u32, value: &impl Serialize) -> io::Resul
     serde_json::to_writer(&mut buffered, value)?;
     buffered.flush()?;
     drop(buffered);
-    let payload = deflate.finish()?;
+    finish(to, tag, &deflate.finish()?)
+}
+
+/// Writes one frame: a list whose entries are JSON already.
+pub fn write_list(to: &mut impl Write, tag: u32, entries: &[Vec<u8>]) -> io::Result<()> {
+    let mut deflate = DeflateEncoder::new(Vec::new(), Compression::new(LEVEL));
+    let mut before = b"[";
+    for entry in entries {
+        deflate.write_all(before)?;
+        deflate.write_all(entry)?;
+        before = b",";
+    }
+    deflate.write_all(if entries.is_empty() { b"[]" } else { b"]" })?;
+    finish(to, tag, &deflate.finish()?)
+}
+
+fn finish(to: &mut impl Write, tag: u32, payload: &[u8]) -> io::Result<()> {
     let len = u32::try_from(payload.len())
         .ok()
         .filter(|len| *len <= PAYLOAD_MAX)
         .ok_or_else(|| io::Error::other("a part of it is too long for the format"))?;
-    let sum = checksum(tag, len, &payload);
+    let sum = checksum(tag, len, payload);
     for number in [tag, len, sum] {
         to.write_all(&number.to_le_bytes())?;
     }
-    to.write_all(&payload)
+    to.write_all(payload)
 }
 
 /// Reads one frame; `None` at the end, at a frame cut short or a damaged one.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{self, tag};
 use super::{CaptureError, MAGIC};
-use crate::books::report::{Leak, Process};
+#[cfg(test)]
+use crate::books::report::Leak;
+use crate::books::report::Process;
 
 /// How many of each a capture will hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,13 +66,25 @@ impl Writer {
     }
 
     /// Adds leaks.
+    #[cfg(test)]
     pub fn leaks(&mut self, leaks: &[Leak]) -> Result<(), CaptureError> {
         self.frame(tag::LEAKS, &leaks)
     }
 
     /// Adds sites without live blocks.
+    #[cfg(test)]
     pub fn sites(&mut self, sites: &[Leak]) -> Result<(), CaptureError> {
         self.frame(tag::SITES, &sites)
+    }
+
+    /// Adds leaks that are JSON already.
+    pub fn leaks_written(&mut self, leaks: &[Vec<u8>]) -> Result<(), CaptureError> {
+        self.list(tag::LEAKS, leaks)
+    }
+
+    /// The same for sites without live blocks.
+    pub fn sites_written(&mut self, sites: &[Vec<u8>]) -> Result<(), CaptureError> {
+        self.list(tag::SITES, sites)
     }
 
     /// Ends the file and gives it its name.
@@ -84,6 +98,10 @@ impl Writer {
             })?;
         }
         Ok(())
+    }
+
+    fn list(&mut self, tag: u32, entries: &[Vec<u8>]) -> Result<(), CaptureError> {
+        frame::write_list(&mut self.to, tag, entries).map_err(|error| failed(&self.path, error))
     }
 
     fn frame(&mut self, tag: u32, value: &impl Serialize) -> Result<(), CaptureError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::record::Record;
-use crate::books::leaks::{Lead, leak};
+use crate::books::leaks::{Detail, Lead, leak};
 use crate::books::misuse::Misused;
 use crate::books::report::{Leak, MisuseReport};
 use crate::books::summary::Observed;
@@ -24,24 +24,45 @@ pub struct Seen {
 /// Leaks of one process, in the order of `leads`. Only the `depth` innermost
 /// frames are resolved.
 pub fn resolve(session: &mut Session<'_>, seen: &Seen, leads: &[Lead], depth: usize) -> Vec<Leak> {
-    let process = &seen.observed.process;
     let (details, modules) = seen.record.details(leads);
-    let wanted: Vec<Wanted<'_>> = details
-        .iter()
-        .map(|detail| Wanted {
+    let wanted = wanted(&details, depth);
+    let stacks = session.resolve(seen.observed.process.pid, &modules, &wanted);
+    let bare = bare(seen, leads, details).into_iter();
+    bare.zip(stacks)
+        .map(|(leak, stack)| Leak { stack, ..leak })
+        .collect()
+}
+
+/// As [`resolve`] to any depth, as JSON.
+fn written(session: &mut Session<'_>, seen: &Seen, leads: &[Lead]) -> Vec<Vec<u8>> {
+    let (details, modules) = seen.record.details(leads);
+    let wanted = wanted(&details, usize::MAX);
+    let stacks = session.written(seen.observed.process.pid, &modules, &wanted);
+    let bare = bare(seen, leads, details).into_iter();
+    bare.zip(stacks)
+        .map(|(leak, stack)| leak.written_with(&stack))
+        .collect()
+}
+
+fn wanted(details: &[Detail], depth: usize) -> Vec<Wanted<'_>> {
+    fn cut(detail: &Detail, depth: usize) -> Wanted<'_> {
+        Wanted {
             frames: &detail.frames[..detail.frames.len().min(depth)],
             tick: detail.tick,
-        })
-        .collect();
-    let stacks = session.resolve(process.pid, &modules, &wanted);
+        }
+    }
+    details.iter().map(|detail| cut(detail, depth)).collect()
+}
+
+/// The leaks without their stacks.
+fn bare(seen: &Seen, leads: &[Lead], details: Vec<Detail>) -> Vec<Leak> {
+    let process = &seen.observed.process;
     let bill = seen.record.bill();
-    let parts = leads.iter().zip(details).zip(stacks);
-    parts
-        .map(|((lead, detail), stack)| Leak {
-            pinned_bytes: bill.as_ref().and_then(|bill| bill.pinned(lead.site)),
-            ..leak(process, lead, detail, stack)
-        })
-        .collect()
+    let bare = |(lead, detail): (&Lead, Detail)| Leak {
+        pinned_bytes: bill.as_ref().and_then(|bill| bill.pinned(lead.site)),
+        ..leak(process, lead, detail, Vec::new())
+    };
+    leads.iter().zip(details).map(bare).collect()
 }
 
 /// Leaks of several processes, in the order of `leads`, pairs of (index in `seen`, lead).
@@ -50,19 +71,37 @@ pub fn resolve_mixed(
     seen: &[Seen],
     leads: &[(usize, Lead)],
 ) -> Vec<Leak> {
+    mixed(leads, |process, own| {
+        resolve(session, &seen[process], own, usize::MAX)
+    })
+}
+
+/// The same, each as JSON.
+pub fn written_mixed(
+    session: &mut Session<'_>,
+    seen: &[Seen],
+    leads: &[(usize, Lead)],
+) -> Vec<Vec<u8>> {
+    mixed(leads, |process, own| written(session, &seen[process], own))
+}
+
+/// Asks for the leads of each process together; answers in the order of `leads`.
+fn mixed<T: Clone + Default>(
+    leads: &[(usize, Lead)],
+    mut ask: impl FnMut(usize, &[Lead]) -> Vec<T>,
+) -> Vec<T> {
     let mut by_process: BTreeMap<usize, Vec<(usize, Lead)>> = BTreeMap::new();
     for (place, (process, lead)) in leads.iter().enumerate() {
         by_process.entry(*process).or_default().push((place, *lead));
     }
-    let mut leaks = vec![Leak::default(); leads.len()];
+    let mut answers = vec![T::default(); leads.len()];
     for (process, parts) in by_process {
         let own: Vec<Lead> = parts.iter().map(|part| part.1).collect();
-        let resolved = resolve(session, &seen[process], &own, usize::MAX);
-        for ((place, _), found) in parts.into_iter().zip(resolved) {
-            leaks[place] = found;
+        for ((place, _), found) in parts.into_iter().zip(ask(process, &own)) {
+            answers[place] = found;
         }
     }
-    leaks
+    answers
 }
 
 /// The last misuses of a process, with names.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::checks::{self, NoCheck};
-use super::leads::{Seen, misuse, resolve, resolve_mixed};
+use super::leads::{Seen, misuse, resolve, resolve_mixed, written_mixed};
 use super::record::Record;
 use super::{Inner, bills, charts, inside, registry, syscalls};
 use crate::bill::report::{Bill, Waste};
@@ -276,7 +276,7 @@ pub fn metrics(inner: &Inner) -> String {
 pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
     let look = |record: Arc<Record>| Seen {
         observed: record.look(),
-        leads: record.live(0, usize::MAX),
+        leads: record.by_class(record.live(0, usize::MAX)),
         record,
     };
     let mut seen: Vec<Seen> = records(inner).into_iter().map(look).collect();
@@ -300,10 +300,10 @@ pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
     let mut writer = Writer::create(path, counts)?;
     writer.processes(&processes)?;
     for chunk in leads.chunks(CHUNK) {
-        writer.leaks(&resolve_mixed(&mut session, &seen, chunk))?;
+        writer.leaks_written(&written_mixed(&mut session, &seen, chunk))?;
     }
     for chunk in largest.chunks(CHUNK) {
-        writer.sites(&resolve_mixed(&mut session, &seen, chunk))?;
+        writer.sites_written(&written_mixed(&mut session, &seen, chunk))?;
     }
     writer.finish()
 }

@@ -16,6 +16,7 @@ mod elf;
 mod perf_map;
 mod seeded;
 mod session;
+mod written;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use super::cache::{Named, Names};
 use super::elf::{self, Starts};
 use super::perf_map::PerfMap;
 use super::seeded::Numbers;
+use super::written::Texts;
 use crate::books::header::printable;
 use crate::books::modules::{File, Modules};
 use crate::books::report::Frame;
@@ -27,9 +28,10 @@ pub struct Wanted<'a> {
 }
 
 /// Where a program counter lies.
-struct Place {
-    address: u64,
-    at: Option<(u32, u64, Arc<File>)>,
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) address: u64,
+    pub(super) at: Option<(u32, u64, Arc<File>)>,
 }
 
 /// A file opened in this session.
@@ -45,6 +47,7 @@ pub struct Session<'a> {
     opened: HashMap<u32, Opened>,
     maps: HashMap<u32, PerfMap>,
     found: Numbers<(u32, u64), Names>,
+    pub(super) texts: Texts,
 }
 
 impl<'a> Session<'a> {
@@ -55,6 +58,7 @@ impl<'a> Session<'a> {
             opened: HashMap::new(),
             maps: HashMap::new(),
             found: Numbers::default(),
+            texts: Texts::default(),
         }
     }
 
@@ -66,19 +70,31 @@ impl<'a> Session<'a> {
         modules: &Modules,
         stacks: &[Wanted<'_>],
     ) -> Vec<Vec<Frame>> {
+        let places = self.all_places(modules, stacks);
+        let resolved = self.resolved(pid, &places).into_iter();
+        resolved
+            .map(|stack| stack.into_iter().flatten().collect())
+            .collect()
+    }
+
+    pub(super) fn all_places(&self, modules: &Modules, stacks: &[Wanted<'_>]) -> Vec<Vec<Place>> {
         let mut numbers = Numbers::default();
-        let places: Vec<Vec<Place>> = stacks
-            .iter()
+        let stacks = stacks.iter();
+        stacks
             .map(|stack| self.places(modules, stack, &mut numbers))
-            .collect();
-        self.look_up(&places);
+            .collect()
+    }
+
+    /// The frames of each place of each stack.
+    pub(super) fn resolved(&mut self, pid: u32, places: &[Vec<Place>]) -> Vec<Vec<Vec<Frame>>> {
+        self.look_up(places);
         if places.iter().flatten().any(|place| place.at.is_none()) {
             self.maps.entry(pid).or_insert_with(|| PerfMap::of(pid));
         }
         let frames = |place: &Place| self.frames(pid, place);
         let resolved = places
             .iter()
-            .map(|stack| stack.iter().flat_map(frames).collect())
+            .map(|stack| stack.iter().map(frames).collect())
             .collect();
         self.found.clear();
         resolved

@@ -69,6 +69,31 @@ fn this_binary_knows_its_functions() {
     );
 }
 
+// Goal: stacks as JSON say what stacks as frames say, from the first time on and again, of any
+// process. Method: addresses in this binary, in none and in a file that is not there, together.
+#[test]
+fn stacks_as_json_are_the_same() {
+    let exe = std::env::current_exe().expect("known");
+    let modules = modules(own_bias(), exe.to_str().expect("utf-8"), b"");
+    let address = (a_function_of_this_binary as *const ()).addr() as u64 + 1;
+    let stacks: [&[u64]; 5] = [&[address, 5, address + 4], &[7], &[], &[address], &[5, 7]];
+    let wanted = stacks.map(|frames| Wanted { frames, tick: 9 });
+    let symbols = Symbols::default();
+    let mut session = symbols.session();
+    for pid in [1, 2, 1] {
+        let texts = session.written(pid, &modules, &wanted);
+        let frames = session.resolve(pid, &modules, &wanted);
+        for (text, frames) in texts.into_iter().zip(frames) {
+            let text = String::from_utf8(text).expect("JSON");
+            let expected = serde_json::to_string(&frames).expect("plain data");
+            assert_eq!(format!("[{text}]"), expected);
+            let leak = crate::books::report::Leak::default().written_with(text.as_bytes());
+            let leak: crate::books::report::Leak = serde_json::from_slice(&leak).expect("JSON");
+            assert_eq!(leak.stack, frames);
+        }
+    }
+}
+
 // Goal: another build of a file is not trusted, a missing one and no module are survived.
 // Method: a wrong build id, a path that is not there, an address in no module.
 #[test]
