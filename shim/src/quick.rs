@@ -104,8 +104,11 @@ extern "C" fn take_billed<W: Way>(
     }
     thread.close(thread.gate());
     let site = site(sp, bp, thread);
-    let ready = thread.heap().take_ready(requested);
-    let Some((block, page)) = ready.or_else(|| take_slowly(thread, site, requested)) else {
+    let taken = match thread.heap().take_ready(requested) {
+        None => take_slowly(thread, site, requested),
+        ready => ready,
+    };
+    let Some((block, page)) = taken else {
         thread.leave();
         return or_enomem(ptr::null_mut()).cast();
     };
@@ -269,7 +272,7 @@ fn give_back(thread: &'static Thread, known: &Known, requested: usize, gate: u8)
     let far = known.counters.shrank(requested);
     let empty = thread.heap().give_back(known.page, known.block);
     if far || empty {
-        settle(thread, known.page, known.record.site);
+        settle(thread, known.page);
     } else {
         thread.open(gate);
     }
@@ -278,8 +281,7 @@ fn give_back(thread: &'static Thread, known: &Known, requested: usize, gate: u8)
 /// What follows a free now and then.
 #[cold]
 #[inline(never)]
-fn settle(thread: &'static Thread, page: &'static Page, site: u32) {
-    thread.works_for(site);
+fn settle(thread: &'static Thread, page: &'static Page) {
     thread.track.publish_if_far(&STATE);
     thread.heap().settle_empty(page);
     thread.leave();

@@ -200,6 +200,40 @@ fn own_mappings_are_billed() {
     running.finish().ok();
 }
 
+// Goal: whatever the kernel answers the program gets, with and without the variable, from signal
+// handlers, over live ranges and in children; and what is held is right. Method: `calls odd`, whose
+// exit code tells what was wrong.
+#[test]
+fn odd_mappings_are_passed_on() {
+    for set in ["0", "1"] {
+        let daemon = Daemon::start();
+        let job = Job::new(program("calls.c"))
+            .arg("odd")
+            .env("PAGESHIM_MMAP", set);
+        let mut running = daemon.preload("exact").apply(job).start();
+        running.wait_for("ready", 1);
+        daemon.known("calls");
+        let body = daemon
+            .get(&format!("/syscalls.json?process={}", running.pid()))
+            .ok();
+        let all: Value = serde_json::from_str(&body).expect("JSON");
+        let sites = all["processes"][0]["sites"].as_array().expect("a list");
+        let own: Vec<&Value> = sites
+            .iter()
+            .filter(|site| site["party"] == "program")
+            .collect();
+        if set == "0" {
+            assert!(own.is_empty(), "{own:#?}");
+        } else {
+            let live = |field| own.iter().map(|site| number(site, field)).sum::<u64>();
+            // 64 KiB, 192 KiB, 256 KiB, 512 KiB side by side.
+            assert_eq!((live("live_ranges"), live("live_bytes")), (4, 1 << 20));
+        }
+        running.say("");
+        running.finish().ok();
+    }
+}
+
 // Goal: modes without stacks say that calls have no site, and the sums hold. Method: count and
 // sampled; in off there is nothing at all.
 #[test]

@@ -38,9 +38,9 @@ use super::space::{Run, Spaces, Taste};
 use crate::heap::accounts::Accounts;
 use crate::sys;
 
+mod cause;
 mod upkeep;
 
-const CARVE_BYTES: usize = 4096;
 const SPARES: usize = 4;
 static EMPTY: Page = Page::empty();
 
@@ -201,22 +201,6 @@ impl Heap {
         self.state.load(Ordering::Acquire)
     }
 
-    /// The site this heap works for now: whom system calls are billed to, and who carves
-    /// a page first.
-    pub fn cause(&self) -> u32 {
-        self.cause.get()
-    }
-
-    /// Says for which site the next slow path is.
-    pub fn set_cause(&self, site: u32) {
-        self.cause.set(site);
-    }
-
-    /// Clean OS pages carved since this was last asked.
-    pub fn take_touched(&self) -> u32 {
-        self.touched.replace(0)
-    }
-
     // ---- taking -----------------------------------------------------------
 
     /// A slot for `requested` bytes, at most [`SLOT_MAX`].
@@ -247,14 +231,6 @@ impl Heap {
             self.bins[class_of(requested)].first.get()
         };
         Some((page.pop()?, page))
-    }
-
-    /// What follows where [`Heap::take_ready`] found nothing: a slow path for `site`.
-    #[cold]
-    #[inline(never)]
-    pub fn take_for(&self, site: u32, requested: usize) -> Option<(Block, &'static Page)> {
-        self.cause.set(site);
-        self.take_class(class_of(requested))
     }
 
     /// A slot of a class.
@@ -367,17 +343,6 @@ impl Heap {
         page.mend();
         let word = word::MISUSE + Misuse::DoubleFree as usize;
         self.accounts.add(word, 1);
-    }
-
-    fn carve(&self, page: &Page) {
-        // Carve to the end of an OS page, so that each slow path touches one.
-        let slot = page.slot_bytes.get() as usize;
-        let used = page.capacity.get() as usize * slot;
-        let carved = page.carve(CARVE_BYTES - used % CARVE_BYTES);
-        let touched = page.note_origin(used, self.cause.get());
-        self.touched.set(self.touched.get().wrapping_add(touched));
-        self.accounts
-            .add_class(page.class(), class::CAPACITY, i64::from(carved));
     }
 
     fn fresh_page(&self, class: usize) -> Option<&'static Page> {

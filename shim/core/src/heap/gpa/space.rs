@@ -87,6 +87,7 @@ pub struct Space {
 }
 
 impl Inner {
+    #[inline(always)]
     fn insert(&mut self, space: &Space, slice: u32, slices: u32) {
         if space.page(slice).freed_at_ms.get() == SETTLED {
             self.settled.insert(space, slice, slices);
@@ -96,6 +97,7 @@ impl Inner {
         }
     }
 
+    #[inline(always)]
     fn remove(&mut self, space: &Space, slice: u32) -> u32 {
         if space.page(slice).freed_at_ms.get() == SETTLED {
             return self.settled.remove(space, slice);

@@ -331,3 +331,47 @@ fn records_of_a_run_given_back_are_zero() {
     assert!(left < 5000, "{left} of 5000 words were left");
     assert_eq!((0..10_000).filter(|_| seen(96) != 0).count(), 0);
 }
+
+// Goal: each OS page knows who carved it first, clean pages are counted once, and a run given back
+// leaves no origin (A1, P7). Method: two sites fill pages of one class in turn; then all goes back.
+#[test]
+fn pages_know_who_carved_them_first() {
+    let world = world(64 << 20);
+    let place = Box::leak(Box::new(core::mem::MaybeUninit::<Heap>::uninit()));
+    // SAFETY: leaked memory of the right size and alignment.
+    let heap = unsafe { Heap::place(place.as_mut_ptr(), world.spaces, world.accounts, true) };
+    let origins = |page: &super::Page| -> Vec<u32> {
+        let at = pageshim_wire::heap::origins_at(u64::from(page.slots.get()));
+        let first = page
+            .records
+            .get()
+            .wrapping_byte_add(usize::try_from(at).expect("fits"));
+        let word = |index: usize| {
+            // SAFETY: P7: sixteen for a slice.
+            unsafe { first.cast::<u32>().add(index).read() }
+        };
+        (0..16).map(word).collect()
+    };
+    let mut blocks = Vec::new();
+    for site in [7, 9] {
+        heap.set_cause(site);
+        // Six OS pages of 64 slots.
+        blocks.extend((0..384).map(|_| heap.take(64).expect("memory")));
+        assert_eq!(heap.take_touched(), 6, "site {site}");
+    }
+    let page = blocks[0].1;
+    assert_eq!(origins(page)[..6], [7; 6]);
+    assert_eq!(origins(page)[6..], [9, 9, 9, 9, 9, 9, 0, 0, 0, 0]);
+    let kept = blocks.split_off(767);
+    for (block, page) in blocks {
+        heap.give(page, block);
+    }
+    heap.set_cause(3);
+    drop((0..700).map(|_| heap.take(64)).collect::<Vec<_>>());
+    assert_eq!(origins(page)[0], 7, "the first, not the last");
+    assert_eq!(heap.take_touched(), 0, "nothing was carved");
+    drop(kept);
+    assert!(page.carved() > 0);
+    page.forget_records();
+    assert_eq!(origins(page), [0; 16]);
+}
