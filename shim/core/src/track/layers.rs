@@ -113,8 +113,9 @@ impl Track {
 
     /// Counts a reallocation from `old` to `new` requested bytes, for the layers that would
     /// have done it otherwise than by an allocation and a free. `moved`: it was done so here.
-    /// `last`: the block was the thread's newest.
-    pub fn resized(&self, old: usize, new: usize, moved: bool, last: bool) {
+    /// `last`: the block was the thread's newest. Answers what goes on being the newest block,
+    /// if not this one: a block that shrinks in an arena stays where it is.
+    pub fn resized(&self, old: usize, new: usize, moved: bool, last: bool) -> Option<usize> {
         let (before, after) = (further(old as u64) + 1, further(new as u64) + 1);
         let calls: i64 = if before == after {
             0
@@ -133,7 +134,15 @@ impl Track {
             self.bump(word::PACKED_BACK, more);
         } else if new <= old {
             self.bump(word::PACKED_BACK, new);
+            return Some(self.last.get());
         }
+        None
+    }
+
+    /// [`Track::resized`] of a block that was moved: the newest block is the one at its new place,
+    /// or, in an arena where it shrank, the one before. That is not known any more.
+    pub fn moved(&self, old: usize, new: usize, last: bool) {
+        let _ = self.resized(old, new, true, last);
     }
 
     /// A block of `requested` bytes is about to be copied. The kernel would move a large one's
