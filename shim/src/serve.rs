@@ -451,7 +451,7 @@ fn copy(found: &Found, address: usize, requested: usize, call: &Call) -> *mut u8
     if let Some((thread, old)) = known {
         thread.track.copied(old);
         if !taken.pointer.is_null() {
-            thread.track.resized(old, requested, true, last);
+            thread.track.moved(old, requested, last);
         }
     }
     taken.pointer
@@ -491,13 +491,16 @@ fn resize(
             slack: old.slack,
         };
         let last = thread.track.is_last(address);
-        thread.track.resized(old_requested, requested, false, last);
+        let newest = thread.track.resized(old_requested, requested, false, last);
         thread.track.freed(&STATE, &entry, old.birth, address);
         if thread.gate() & TRACING != 0 {
             trace::freed(thread, address, old_requested, old.site);
         }
         let site = site(thread, call);
         record(thread, page, address, requested, site, Api::Realloc);
+        if let Some(newest) = newest {
+            thread.track.note_last(newest);
+        }
         thread.track.bump(word::REALLOC_IN_PLACE, 1);
     }
     true

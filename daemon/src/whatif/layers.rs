@@ -128,8 +128,10 @@ fn resident(requests: &Requests, process: &Process) -> (u64, u64, &'static str) 
         0 => pages.resident_last_bytes,
         now => now,
     };
-    let note = "resident bytes by the kernel, the peak that of samples";
-    (now, pages.resident_peak_bytes, note)
+    // A sample may have missed the peak, when at least what was asked for was held.
+    let peak = pages.resident_peak_bytes.max(process.peak.bytes);
+    let note = "resident bytes by the kernel, the peak that of samples or of live bytes";
+    (now, peak.min(requests.committed.1.max(now)), note)
 }
 
 #[cfg(test)]

@@ -48,51 +48,40 @@ fn own_pages(amount: Amount) -> u64 {
 
 fn costs(total: Amount, live: Amount, temporary: u64) -> Vec<Cost> {
     let freed = total.blocks.saturating_sub(live.blocks);
-    let row = |layer: &str, basis, bytes: u64, syscalls, note: &str| {
-        let pages = bytes.div_ceil(OS_PAGE);
-        Cost {
-            layer: layer.to_owned(),
-            basis,
-            pages: Some(pages),
-            peak_bytes: None,
-            waste_bytes: Some(bytes.saturating_sub(live.bytes)),
-            syscalls,
-            note: note.to_owned(),
-        }
-    };
+    let row = |layer, basis, bytes, note| row(layer, basis, bytes, live.bytes, note);
     let kept = total.blocks.saturating_sub(temporary);
     let packed = kept.saturating_mul(mean(total).saturating_add(ARENA_MORE));
     let modelled = |of: fn(u64) -> u64| live.blocks.saturating_mul(of(mean(live)));
+    let mapped = own_pages(live).saturating_mul(OS_PAGE);
+    let mean_size = "live blocks of the mean size";
+    let once = "all blocks ever but temporary ones: an arena frees all at once";
+    let page = row("page", Basis::Estimated, mapped, mean_size);
     vec![
-        row(
-            "page",
-            Basis::Estimated,
-            own_pages(live).saturating_mul(OS_PAGE),
-            Some(total.blocks.saturating_add(freed)),
-            "pages of live blocks of the mean size",
-        ),
-        row(
-            "arena",
-            Basis::Estimated,
-            packed,
-            None,
-            "all blocks ever but temporary ones: an arena frees all at once",
-        ),
-        row(
-            "glibc",
-            Basis::Model,
-            modelled(glibc_chunk),
-            None,
-            "live blocks of the mean size",
-        ),
+        Cost {
+            syscalls: Some(total.blocks.saturating_add(freed)),
+            ..page
+        },
+        row("arena", Basis::Estimated, packed, once),
+        row("glibc", Basis::Model, modelled(glibc_chunk), mean_size),
         row(
             "jemalloc",
             Basis::Model,
             modelled(jemalloc_class),
-            None,
-            "live blocks of the mean size",
+            mean_size,
         ),
     ]
+}
+
+fn row(layer: &str, basis: Basis, bytes: u64, live_bytes: u64, note: &str) -> Cost {
+    Cost {
+        layer: layer.to_owned(),
+        basis,
+        pages: Some(bytes.div_ceil(OS_PAGE)),
+        peak_bytes: None,
+        waste_bytes: Some(bytes.saturating_sub(live_bytes)),
+        syscalls: None,
+        note: note.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -264,7 +264,8 @@ impl Track {
             self.set(index, 0);
         }
         self.set(word::BLOCKS_HIGH, 0);
-        self.set_signed(word::FURTHER_PUBLISHED, self.further_pages());
+        let further = self.further_pages();
+        self.set(word::FURTHER_PUBLISHED, further.cast_unsigned());
     }
 
     /// In a child that inherited blocks nobody counted here: sets allocations of

@@ -267,6 +267,8 @@ pub(crate) fn reallocate(address: usize, requested: usize, call: &Call) -> *mut 
             None => kept = 0,
         }
     }
+    let known = known(address);
+    let last = known.is_some_and(|(thread, _)| thread.track.is_last(address));
     let taken = serve::allocate(requested, ALIGN, call);
     if taken.pointer.is_null() || kept == 0 {
         return taken.pointer;
@@ -278,7 +280,19 @@ pub(crate) fn reallocate(address: usize, requested: usize, call: &Call) -> *mut 
     if let Some(thread) = tls::get() {
         thread.track.bump(word::REALLOC_MOVED, 1);
     }
+    if let Some((thread, old)) = known {
+        thread.track.moved(old, requested, last);
+    }
     taken.pointer
+}
+
+/// The thread, when it records, and the bytes asked for a block.
+fn known(address: usize) -> Option<(&'static Thread, usize)> {
+    let thread = tls::get().filter(|thread| thread.gate() & RECORDING != 0)?;
+    match find(address) {
+        Found::Live(block) => Some((thread, block.requested)),
+        _ => None,
+    }
 }
 
 /// Where the block is now; an error when it has to be copied; `None` when there
@@ -301,12 +315,16 @@ fn resize(
         old.record.store(record.pack(), Ordering::Relaxed);
         return Some(Err(()));
     };
-    if thread.gate() & RECORDING != 0 {
-        let last = thread.track.is_last(address);
-        thread.track.resized(old.requested, requested, false, last);
-    }
+    let last = thread.track.is_last(address);
+    let newest = match thread.gate() & RECORDING {
+        0 => None,
+        _ => thread.track.resized(old.requested, requested, false, last),
+    };
     count_free(thread, &old, &record);
     note(thread, &new, site, Api::Realloc);
+    if let Some(newest) = newest {
+        thread.track.note_last(newest);
+    }
     if new.address == address {
         thread.track.bump(word::REALLOC_IN_PLACE, 1);
     }

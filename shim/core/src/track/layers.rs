@@ -9,8 +9,8 @@
 //! from the further pages at each publication.
 //!
 //! An arena takes back only what was allocated last: what the thread's last block gives back
-//! is counted. Where another thread allocated in between,
-//! a real arena takes less back than this says.
+//! is counted. Where another thread allocated in between, a real arena takes less back than this
+//! says.
 
 use core::sync::atomic::Ordering;
 
@@ -36,6 +36,9 @@ const fn further(requested: u64) -> u64 {
 impl Track {
     /// OS pages beyond the first of all live blocks, as far as this thread's counters go.
     pub fn further_pages(&self) -> i64 {
+        if !self.is_set() {
+            return 0;
+        }
         let singles = self.get_signed(word::SINGLE_PAGES);
         let singles = singles - self.get_signed(word::SINGLE_PAGES_FREED);
         let pages = (FIRST_FURTHER..SLOT_CLASSES).map(|class| {
@@ -113,8 +116,9 @@ impl Track {
 
     /// Counts a reallocation from `old` to `new` requested bytes, for the layers that would
     /// have done it otherwise than by an allocation and a free. `moved`: it was done so here.
-    /// `last`: the block was the thread's newest.
-    pub fn resized(&self, old: usize, new: usize, moved: bool, last: bool) {
+    /// `last`: the block was the thread's newest. Answers what goes on being the newest block,
+    /// if not this one: a block that shrinks in an arena stays where it is.
+    pub fn resized(&self, old: usize, new: usize, moved: bool, last: bool) -> Option<usize> {
         let (before, after) = (further(old as u64) + 1, further(new as u64) + 1);
         let calls: i64 = if before == after {
             0
@@ -133,7 +137,15 @@ impl Track {
             self.bump(word::PACKED_BACK, more);
         } else if new <= old {
             self.bump(word::PACKED_BACK, new);
+            return Some(self.last.get());
         }
+        None
+    }
+
+    /// [`Track::resized`] of a block that was moved: the newest block is the one at its new place,
+    /// or, in an arena where it shrank, the one before. That is not known any more.
+    pub fn moved(&self, old: usize, new: usize, last: bool) {
+        let _ = self.resized(old, new, true, last);
     }
 
     /// A block of `requested` bytes is about to be copied. The kernel would move a large one's
@@ -153,3 +165,6 @@ impl Track {
         if pages + 1 >= MOVED_FROM { pages } else { 0 }
     }
 }
+
+#[cfg(test)]
+mod tests;
