@@ -113,6 +113,9 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
         return NOTHING;
     };
     if thread.gate() & RECORDING != 0 {
+        if !page.is_single() {
+            block.forget_link();
+        }
         let site = site(thread, call);
         record(thread, page, block.address(), requested, site, call.api);
     }

@@ -13,7 +13,7 @@ use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use pageshim_core::leaks::roots::{self, RED_ZONE, Sources, Still};
+use pageshim_core::leaks::roots::{self, Sources, Still};
 use pageshim_core::leaks::{self, Plan, Stopped, Sums, Table};
 use pageshim_core::sys;
 use pageshim_core::unwind::find_module;
@@ -22,8 +22,9 @@ use pageshim_wire::process::{SITE_FIRST, word};
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{self, SPACES, STATE};
-use crate::{boot, fork, tls, whole};
+use crate::{boot, tls, whole};
 
+mod hold;
 mod section;
 
 pub(crate) use section::{Facts, Section};
@@ -41,6 +42,8 @@ pub(crate) struct Order<'a> {
     pub(crate) facts: Facts,
     /// Threads that stand still, the calling one aside.
     pub(crate) threads: &'a [Still],
+    /// Memory of the check's own.
+    pub(crate) ours: [(usize, usize); 2],
 }
 
 /// Checks when the process ends, once.
@@ -62,14 +65,51 @@ pub(crate) fn at_exit() {
             began_ns: sys::fast_monotonic_ns(),
         },
         threads: &[],
+        ours: [(0, 0); 2],
     };
     order.facts.reason = obstacle();
-    if order.facts.reason == Reason::None {
-        on_own_stack(&mut order);
-    } else {
+    if order.facts.reason != Reason::None {
         section.begin();
         section.end(&order.facts, None);
+    } else if sys::thread_count() == Some(1) {
+        on_own_stack(&mut order);
+    } else {
+        with_others_held(order.facts);
     }
+}
+
+/// Checks while a signal holds the other threads. Those it does not reach run on.
+fn with_others_held(mut facts: Facts) {
+    facts.method = Method::Signal;
+    let signal = boot::config().map_or(0, |config| config.signal);
+    let held = hold::hold(signal);
+    let (stands, missed) = held
+        .as_ref()
+        .map_or((0, 1), |held| (held.stands, held.missed));
+    facts.threads += stands as u64;
+    facts.missed = missed as u64;
+    let threads = Table::<Still>::new(stands);
+    let (Some(held), Some(mut threads)) = (held, threads) else {
+        facts.reason = Reason::System;
+        if let Some(section) = Section::get() {
+            section.begin();
+            section.end(&facts, None);
+        }
+        return;
+    };
+    let room = threads.range();
+    let mut count = 0;
+    held.each(|still| {
+        if let Some(place) = threads.all().get_mut(count) {
+            *place = still;
+            count += 1;
+        }
+    });
+    on_own_stack(&mut Order {
+        facts,
+        threads: &threads.all()[..count],
+        ours: [held.range, room],
+    });
 }
 
 /// Why no check can be made here.
@@ -80,10 +120,7 @@ fn obstacle() -> Reason {
     if sys::has_filter() {
         return Reason::Filter;
     }
-    match sys::thread_count() {
-        Some(1) => Reason::None,
-        _ => Reason::System,
-    }
+    Reason::None
 }
 
 /// Carries an order through, on a stack of its own.
@@ -188,6 +225,7 @@ fn mark(
     for range in [threads.range(), keeps.0.range()] {
         excluded.add(range);
     }
+    order.ours.into_iter().for_each(|range| excluded.add(range));
     excluded.all_of_ours();
     let sites = keeps.0.all();
     let kept = |site: u32| sites.get(site as usize).is_some_and(|kept| *kept != 0);
@@ -195,7 +233,10 @@ fn mark(
     let storage = [tls::control_block()];
     let found = leaks::check(
         &SPACES,
-        Plan::within_ns(LIMIT_NS),
+        Plan {
+            careful: order.facts.missed > 0,
+            ..Plan::within_ns(LIMIT_NS)
+        },
         kept,
         |walk| {
             walk.own_ranges()
@@ -297,11 +338,3 @@ impl Excluded {
         }
     }
 }
-
-/// True when this process may write a result: not in a copy that has no state of its own yet.
-#[expect(dead_code, reason = "for requests, which come next")]
-pub(crate) fn may_write() -> bool {
-    Section::get().is_some() && !fork::is_copy()
-}
-
-const _: () = assert!(RED_ZONE == 128);
