@@ -1,4 +1,5 @@
 /* Blocks of every class, lost and kept by functions that say so; `leaks WHAT` keeps to one. */
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -110,7 +111,7 @@ int main(int argc, char **argv)
     lose();
     keep();
     wipe();
-    if (strcmp(how, "threads") == 0 || strcmp(how, "blocked") == 0) {
+    if (strcmp(how, "threads") == 0 || strcmp(how, "blocked") == 0 || strcmp(how, "busy") == 0) {
         sigset_t all;
         sigfillset(&all);
         if (strcmp(how, "blocked") == 0)
@@ -126,6 +127,12 @@ int main(int argc, char **argv)
     wipe();
     puts("planted");
     fflush(stdout);
+    if (strcmp(how, "busy") == 0) {
+        struct pollfd in = {.fd = 0, .events = POLLIN};
+        while (poll(&in, 1, 1) == 0)
+            for (int i = 0; i < 100; i++)
+                free(malloc(24));
+    }
     if (strcmp(how, "_exit") == 0)
         _exit(0);
     if (strcmp(how, "quick_exit") == 0)

@@ -2,11 +2,12 @@
 //!
 //! # Design
 //! Each thread's handler writes the registers it was interrupted with into the thread's slot
-//! and waits for [`WORD`] to change. The handler stays installed for what is left of the
-//! process: a thread that had the signal blocked may get it late, and then finds nothing to wait for.
+//! and waits for [`WORD`] to change. The handler stays installed: a thread that had the signal
+//! blocked may get it late, and then finds nothing to wait for.
 //!
 //! # Failure
-//! A thread that does not come within [`PATIENCE_NS`] is counted as missed.
+//! A thread that does not come within [`PATIENCE_NS`] is counted as missed. Where the program
+//! handles the signal itself, nothing is held.
 #![allow(unsafe_code)]
 
 use core::arch::naked_asm;
@@ -30,10 +31,9 @@ const HOLD_MS: u64 = 12_000;
 /// Looks for threads that have begun meanwhile.
 const ROUNDS: usize = 8;
 
-const OPEN: u32 = 0;
-const HOLD: u32 = 1;
-/// What held threads wait on.
-static WORD: AtomicU32 = AtomicU32::new(OPEN);
+/// What held threads wait on: odd while they are to stand still, and never the same again, so
+/// that one that wakes late does not take the next hold for its own.
+static WORD: AtomicU32 = AtomicU32::new(0);
 static TABLE: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -62,14 +62,13 @@ fn read(slot: usize, index: usize) -> usize {
 
 /// Holds all threads but the calling one. `None` without memory, or where the kernel refuses.
 pub(crate) fn hold(signal: c_int) -> Option<Held> {
-    let table = Table::<usize>::new(SLOTS * WORDS)?;
-    let range = table.range();
-    TABLE.store(table.first().cast(), Ordering::Release);
-    // For good: a late handler may still look.
-    core::mem::forget(table);
-    COUNT.store(0, Ordering::Release);
+    let handler = sys::handler_of(signal).ok()?;
+    if handler != 0 && handler != (stand as *const ()).addr() {
+        return None;
+    }
+    let range = clear()?;
     sys::handle(signal, stand, restore).ok()?;
-    WORD.store(HOLD, Ordering::SeqCst);
+    WORD.store(WORD.load(Ordering::Relaxed) | 1, Ordering::SeqCst);
     let end = sys::fast_monotonic_ns() + PATIENCE_NS;
     let own = sys::thread_id();
     for _ in 0..ROUNDS {
@@ -101,6 +100,24 @@ pub(crate) fn hold(signal: c_int) -> Option<Held> {
     }
     held.missed += COUNT.load(Ordering::Relaxed).saturating_sub(SLOTS);
     Some(held)
+}
+
+/// Empties the table, mapped at first for good: a late handler may still look.
+fn clear() -> Option<(usize, usize)> {
+    if TABLE.load(Ordering::Acquire).is_null() {
+        let table = Table::<usize>::new(SLOTS * WORDS)?;
+        TABLE.store(table.first().cast(), Ordering::Release);
+        core::mem::forget(table);
+    }
+    for slot in 0..COUNT.swap(0, Ordering::SeqCst).min(SLOTS) {
+        for index in 0..2 {
+            if let Some(word) = word(slot, index) {
+                word.store(0, Ordering::Release);
+            }
+        }
+    }
+    let at = TABLE.load(Ordering::Acquire).addr();
+    Some((at, at + SLOTS * WORDS * size_of::<usize>()))
 }
 
 fn is_there(slot: usize) -> bool {
@@ -152,14 +169,18 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        WORD.store(OPEN, Ordering::SeqCst);
+        WORD.store(
+            WORD.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::SeqCst,
+        );
         sys::wake_all(&WORD);
     }
 }
 
 /// The signal's handler.
 extern "C" fn stand(_signal: c_int, _info: *mut c_void, context: *mut c_void) {
-    if WORD.load(Ordering::SeqCst) != HOLD {
+    let hold = WORD.load(Ordering::SeqCst);
+    if hold & 1 == 0 {
         return;
     }
     let tid = sys::thread_id() as usize;
@@ -185,8 +206,8 @@ extern "C" fn stand(_signal: c_int, _info: *mut c_void, context: *mut c_void) {
         state.store(STANDS, Ordering::Release);
     }
     let began = sys::coarse_ms();
-    while WORD.load(Ordering::SeqCst) == HOLD && sys::coarse_ms() - began < HOLD_MS {
-        sys::wait_while(&WORD, HOLD, 1000);
+    while WORD.load(Ordering::SeqCst) == hold && sys::coarse_ms() - began < HOLD_MS {
+        sys::wait_while(&WORD, hold, 1000);
     }
 }
 

@@ -34,6 +34,15 @@ pub fn handle(signal: c_int, handler: Handler, restorer: Restorer) -> Result<(),
     unsafe { call(number::RT_SIGACTION, args) }.map(|_| ())
 }
 
+/// Address of a signal's handler; 0 for what the kernel does by itself.
+pub fn handler_of(signal: c_int) -> Result<usize, Errno> {
+    let mut action = [0usize; 4];
+    let signal = usize::try_from(signal).map_err(|_| Errno(EINVAL))?;
+    let args = [signal, 0, action.as_mut_ptr().addr(), 8, 0, 0];
+    // SAFETY: the kernel writes an action of four words.
+    unsafe { call(number::RT_SIGACTION, args) }.map(|_| action[0])
+}
+
 /// Sends a signal to a thread of this process; signal 0 asks whether it is there.
 pub fn signal_thread(tid: u32, signal: c_int) -> Result<(), Errno> {
     let signal = usize::try_from(signal).map_err(|_| Errno(EINVAL))?;
