@@ -97,7 +97,22 @@ fn classes(seen: &Seen, lead: &Lead) -> Option<Vec<(&'static str, Amount)>> {
         .check
         .as_ref()
         .filter(|_| lead.sums.live().blocks > 0)?;
-    check.classes(lead.site)
+    let mut classes = check.classes(lead.site)?;
+    // Blocks the check did not see are still of no class: made since, or counted by a copy of the
+    // process that did not know it was one yet.
+    let live = lead.sums.live();
+    let seen = |of: fn(&Amount) -> u64| {
+        let all = classes.iter().map(|(_, amount)| of(amount));
+        all.fold(0, u64::saturating_add)
+    };
+    let rest = Amount {
+        bytes: live.bytes.saturating_sub(seen(|amount| amount.bytes)),
+        blocks: live.blocks.saturating_sub(seen(|amount| amount.blocks)),
+    };
+    if rest.blocks > 0 {
+        classes.push(("live", rest));
+    }
+    Some(classes)
 }
 
 /// The last misuses of a process, with names.

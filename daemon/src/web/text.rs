@@ -132,10 +132,15 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
         facts.push(("sampled", format!("each {each} on average: {said}")));
     }
     facts.push(("peak", peak));
-    match &process.check {
-        Some(_) => facts.push(("leaks", classes(process))),
-        None if process.exit.is_some() => facts.push(("at exit", live + " live")),
-        None => facts.push(("live", live)),
+    if process.exit.is_some() {
+        facts.push(("at exit", live + " live"));
+    } else {
+        facts.push(("live", live));
+    }
+    if words::class(process, "definite").is_some() {
+        facts.push(("leaks", classes(process)));
+    } else if process.check.is_some() {
+        facts.push(("leaks", "not known: the check could not be made".to_owned()));
     }
     facts.push((
         "total",
