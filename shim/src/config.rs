@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) mappings: bool,
     /// Blocks are checked for leaks when the process ends.
     pub(crate) check: bool,
+    /// Holds other threads meanwhile.
+    pub(crate) signal: i32,
     pub(crate) heap: Heap,
     /// Size of the fixed heap.
     pub(crate) fixed_bytes: usize,
@@ -117,6 +119,7 @@ pub(crate) fn read() -> Config {
         fold: false,
         mappings: false,
         check: false,
+        signal: 56,
         heap: Heap::Gpa,
         fixed_bytes: 0,
         socket: None,
@@ -177,6 +180,10 @@ impl Config {
                 b"exit" => self.check = true,
                 b"off" | b"" => self.check = false,
                 _ => complain(name, value, b"exit or off; using off"),
+            },
+            b"PAGESHIM_SIGNAL" if !value.is_empty() => match number(value) {
+                Some(signal) if (34..=64).contains(&signal) => self.signal = signal as i32,
+                _ => complain(name, value, b"a real-time signal, from 34 to 64; using 56"),
             },
             b"PAGESHIM_HEAP" => match heap(value) {
                 Some((heap, bytes)) => (self.heap, self.fixed_bytes) = (heap, bytes),

@@ -178,22 +178,17 @@ fn threads() -> &'static [[u64; stopped::WORDS]] {
 }
 
 extern "C" fn in_place(_method: u64, trigger: u64) {
-    check::of_stopped(Method::Held, trigger_of(trigger), threads(), stack());
+    check::mark(Method::Held, trigger_of(trigger), threads());
 }
 
 /// The copy: it lets go of the program's files first, so that who waits for their end does
 /// not wait for it.
 extern "C" fn forked(trigger: u64) -> ! {
     sys::close_all();
-    check::of_stopped(Method::Fork, trigger_of(trigger), threads(), stack());
+    check::mark(Method::Fork, trigger_of(trigger), threads());
     loop {
         sys::exit_group(0);
     }
-}
-
-fn stack() -> (usize, usize) {
-    let low = STACK.0.get().addr();
-    (low, low + STACK_BYTES)
 }
 
 fn trigger_of(word: u64) -> Trigger {

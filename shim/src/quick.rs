@@ -112,6 +112,7 @@ extern "C" fn take_billed<W: Way>(
         thread.leave();
         return or_enomem(ptr::null_mut()).cast();
     };
+    block.forget_link();
     if let Some((slot, word)) = page.record_of(block) {
         // SAFETY: the gate was as it has to be before it was closed.
         let counters = unsafe { thread.counters() };

@@ -117,6 +117,9 @@ fn take(thread: &'static Thread, requested: usize, align: usize, call: &Call) ->
         return NOTHING;
     };
     if recording {
+        if !page.is_single() {
+            block.forget_link();
+        }
         thread.note_touched(site);
         record(thread, page, block.address(), requested, site, call.api);
     }

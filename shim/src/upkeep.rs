@@ -9,7 +9,7 @@ use pageshim_wire::process::{Control, word};
 use crate::serve::Call;
 use crate::thread::Thread;
 use crate::world::STATE;
-use crate::{emergency, fork, held, link, serve};
+use crate::{check, emergency, fork, held, link, serve};
 
 static DEPTH_LIMIT: AtomicUsize = AtomicUsize::new(0);
 
@@ -63,4 +63,8 @@ fn obey(thread: &'static Thread) {
         link::consent();
     }
     STATE.set(word::CONTROL_DONE, asked);
+    // It may take long; that it was heard is said before.
+    if asked & 0xffff_ffff == Control::Check as u64 {
+        check::on_request();
+    }
 }

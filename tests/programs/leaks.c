@@ -1,4 +1,5 @@
 /* Blocks of every class, lost and kept by functions that say so; `leaks WHAT` keeps to one. */
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -13,30 +14,25 @@ struct node {
     char more[48];
 };
 
-static void *global;
-static struct node *tree;
-static char *inner;
-static _Thread_local void *local;
-static void **mapped;
-static uintptr_t tagged;
-static void **kept_table;
+/* Not static: what is only written must stay. */
+void *global;
+void *past;
+char *inner;
+_Thread_local void *local;
+void **mapped;
+uintptr_t tagged;
+void **kept_table;
 
 #define APART __attribute__((noinline, noclone))
-
-APART static struct node *make(struct node *left, struct node *right)
-{
-    struct node *node = calloc(1, sizeof *node); /* 64 bytes */
-    node->left = left;
-    node->right = right;
-    return node;
-}
 
 /* Each maker has its own function, so that its blocks have a site of their own. */
 APART static struct node *chain_head(struct node *next) { struct node *n = malloc(64); memset(n, 0, 64); n->left = next; return n; }
 APART static struct node *chain_tail(struct node *next) { struct node *n = malloc(64); memset(n, 0, 64); n->left = next; return n; }
 APART static struct node *ring_member(void) { struct node *n = malloc(48); memset(n, 0, 48); return n; }
 APART static void *single(void) { return calloc(3, 11); }
+APART static void *of_part(void) { return calloc(3, 11); }
 APART static void *of_global(void) { return calloc(1, 100); }
+APART static void *of_both(void) { return calloc(1, 109); }
 APART static void *of_tls(void) { return calloc(1, 101); }
 APART static void *of_map(void) { return calloc(1, 102); }
 APART static void *of_heap(void) { return calloc(1, 103); }
@@ -59,7 +55,7 @@ APART static void wipe(void)
 APART static void lose(void)
 {
     for (int i = 0; i < 5; i++)
-        *(void *volatile *)&global = single(); /* definite: 5 of 33 bytes */
+        global = single(); /* definite: 5 of 33 bytes */
     struct node *last = NULL;
     for (int i = 0; i < 9; i++)
         last = chain_tail(last);
@@ -76,6 +72,8 @@ APART static void lose(void)
 APART static void keep(void)
 {
     global = of_global();
+    for (int i = 0; i < 2; i++)
+        ((void **)global)[1] = of_both(); /* the first definite, the second reachable */
     local = of_tls();
     mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mapped[17] = of_map();
@@ -84,12 +82,12 @@ APART static void keep(void)
         kept_table[i] = of_heap();
     inner = of_middle() + 40;              /* possible 1 */
     tagged = (uintptr_t)of_tag() ^ (uintptr_t)-1; /* definite 1: hidden */
-    *(char **)&tree = (char *)of_past() + 96;  /* one past its end: definite 1 */
+    past = (char *)of_past() + 96; /* one past its end: definite 1 */
     pthread_key_t key;
     pthread_key_create(&key, NULL);
     pthread_setspecific(key, of_specific());
     void **large = of_large();
-    large[(2 << 20) / 8] = single(); /* reachable, in the middle of a large block */
+    large[(2 << 20) / 8] = of_part(); /* reachable, in the middle of a large block */
     mapped[18] = large;
     char *slack = of_slack();
     /* 108 bytes asked for: what lies behind is not the program's. */
@@ -113,7 +111,11 @@ int main(int argc, char **argv)
     lose();
     keep();
     wipe();
-    if (strcmp(how, "threads") == 0) {
+    if (strcmp(how, "threads") == 0 || strcmp(how, "blocked") == 0 || strcmp(how, "busy") == 0) {
+        sigset_t all;
+        sigfillset(&all);
+        if (strcmp(how, "blocked") == 0)
+            pthread_sigmask(SIG_BLOCK, &all, NULL);
         for (int i = 0; i < 3; i++) {
             int ends[2];
             pthread_t id;
@@ -125,6 +127,12 @@ int main(int argc, char **argv)
     wipe();
     puts("planted");
     fflush(stdout);
+    if (strcmp(how, "busy") == 0) {
+        struct pollfd in = {.fd = 0, .events = POLLIN};
+        while (poll(&in, 1, 1) == 0)
+            for (int i = 0; i < 100; i++)
+                free(malloc(24));
+    }
     if (strcmp(how, "_exit") == 0)
         _exit(0);
     if (strcmp(how, "quick_exit") == 0)

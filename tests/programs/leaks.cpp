@@ -14,12 +14,12 @@ struct Both : First, Second { long c = 3; };
 struct Counted { ~Counted() { sum++; } static int sum; long value = 7; };
 int Counted::sum;
 
-static std::vector<std::unique_ptr<int>> *numbers;
-static std::map<int, std::string> *names;
-static Counted *counted;
-static Second *second;
-static First *first;
-static int *begin_of;
+std::vector<std::unique_ptr<int>> *numbers;
+std::map<int, std::string> *names;
+Counted *counted;
+Second *second;
+First *first;
+int *begin_of;
 
 APART static std::vector<std::unique_ptr<int>> *make_vector() { return new std::vector<std::unique_ptr<int>>; }
 APART static void fill_vector(std::vector<std::unique_ptr<int>> &of) { of.reserve(10); }

@@ -1,36 +1,34 @@
 //! Leak checks in the process itself.
 //!
 //! # Design
-//! At the end of the process, when `PAGESHIM_CHECK=exit` asks for it, the heap is marked on a
+//! At the end of the process, when `PAGESHIM_CHECK=exit` asks for it, and when the daemon asks a
+//! process whose threads it may not stop, [`hold`] stops the other threads, the heap is marked on a
 //! stack of our own (the way out may run on a signal stack of a few pages), and the result is
-//! written to the shared state, where the daemon finds it.
+//! written to the shared state ([`section`]), where the daemon finds it. [`mark`] is for a process
+//! that is held already, or a copy of one.
 //!
 //! # Failure
-//! Whatever keeps a check from its end is a reason in the section; it takes at most [`LIMIT_NS`].
+//! Whatever keeps a check from its end is a reason in the section; it takes a bounded time ([`marking`]).
 #![allow(unsafe_code)]
 
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use pageshim_core::leaks::roots::{self, RED_ZONE, Sources, Still};
-use pageshim_core::leaks::{self, Plan, Stopped, Sums, Table};
+use pageshim_core::leaks::Table;
+use pageshim_core::leaks::roots::{RED_ZONE, Still};
 use pageshim_core::sys;
-use pageshim_core::unwind::find_module;
-use pageshim_wire::check::{Method, Reason, Trigger, option, stopped};
-use pageshim_wire::process::{SITE_FIRST, word};
+use pageshim_wire::check::{Method, Reason, Trigger, stopped};
 
-use crate::thread::{Thread, all_threads};
-use crate::world::{self, SPACES, STATE};
-use crate::{boot, tls, whole};
+use crate::{boot, fork, whole, world};
 
+mod hold;
+mod marking;
 mod section;
 
 pub(crate) use section::{Facts, Section};
 pub(crate) use section::{map, unmap};
 
-/// A check at the end of a process gives up after this.
-const LIMIT_NS: u64 = 10_000_000_000;
 /// The marker's stack.
 const STACK_BYTES: usize = 128 << 10;
 
@@ -41,6 +39,8 @@ pub(crate) struct Order<'a> {
     pub(crate) facts: Facts,
     /// Threads that stand still, the calling one aside.
     pub(crate) threads: &'a [Still],
+    /// Memory of the check's own.
+    pub(crate) ours: [(usize, usize); 2],
 }
 
 /// Checks when the process ends, once.
@@ -48,53 +48,122 @@ pub(crate) fn at_exit() {
     if !boot::config().is_some_and(|config| config.check) || DONE.swap(true, Ordering::Relaxed) {
         return;
     }
-    let Some(section) = Section::get() else {
+    here(Trigger::Exit);
+}
+
+/// Checks because the daemon asked this process to. The calling thread holds no lock of ours.
+pub(crate) fn on_request() {
+    here(Trigger::Request);
+}
+
+/// Checks in the running process.
+fn here(trigger: Trigger) {
+    if Section::get().is_none() || fork::is_copy() {
         return;
-    };
-    let mut order = Order {
-        facts: Facts {
-            reason: Reason::None,
-            trigger: Trigger::Exit,
-            method: Method::Alone,
-            options: 0,
-            threads: 1,
-            missed: 0,
-            began_ns: sys::fast_monotonic_ns(),
-        },
-        threads: &[],
-    };
-    order.facts.reason = obstacle();
-    if order.facts.reason == Reason::None {
-        on_own_stack(&mut order);
-    } else {
-        section.begin();
-        section.end(&order.facts, None);
     }
+    let mut facts = Facts::new(trigger, Method::Alone);
+    facts.threads = 1;
+    facts.reason = obstacle();
+    if facts.reason != Reason::None {
+        fail(&facts);
+    } else if sys::thread_count() == Some(1) {
+        on_own_stack(&mut Order {
+            facts,
+            threads: &[],
+            ours: [(0, 0); 2],
+        });
+    } else {
+        with_others_held(facts);
+    }
+}
+
+/// Checks in a process, or a copy of one, that a tracer holds; `threads` are all of its threads. Runs
+/// on a stack in our own statics, and knows neither thread nor lock.
+pub(crate) fn mark(method: Method, trigger: Trigger, threads: &[[u64; stopped::WORDS]]) {
+    let mut facts = Facts::new(trigger, method);
+    facts.threads = threads.len() as u64;
+    facts.reason = records();
+    let stills = Table::<Still>::new(threads.len());
+    let Some(mut stills) = stills.filter(|_| facts.reason == Reason::None) else {
+        if facts.reason == Reason::None {
+            facts.reason = Reason::Memory;
+        }
+        return fail(&facts);
+    };
+    let word = |value: u64| usize::try_from(value).unwrap_or(0);
+    for (still, thread) in stills.all().iter_mut().zip(threads) {
+        still.low = word(thread[stopped::SP]).saturating_sub(RED_ZONE);
+        let registers = thread.iter().skip(stopped::REGISTERS);
+        for (place, value) in still.registers.iter_mut().zip(registers) {
+            *place = word(*value);
+        }
+    }
+    let room = stills.range();
+    let mut order = Order {
+        facts,
+        threads: &stills.all()[..threads.len()],
+        ours: [room, (0, 0)],
+    };
+    run(&mut order, None, (0, 0));
+}
+
+fn fail(facts: &Facts) {
+    if let Some(section) = Section::get() {
+        section.begin();
+        section.end(facts, None);
+    }
+}
+
+/// Checks while a signal holds the other threads. Those it does not reach run on.
+fn with_others_held(mut facts: Facts) {
+    facts.method = Method::Signal;
+    let signal = boot::config().map_or(0, |config| config.signal);
+    let held = hold::hold(signal);
+    let (stands, missed) = held
+        .as_ref()
+        .map_or((0, 1), |held| (held.stands, held.missed));
+    facts.threads += stands as u64;
+    facts.missed = missed as u64;
+    let threads = Table::<Still>::new(stands);
+    let (Some(held), Some(mut threads)) = (held, threads) else {
+        facts.reason = Reason::System;
+        return fail(&facts);
+    };
+    let room = threads.range();
+    let mut count = 0;
+    held.each(|still| {
+        if let Some(place) = threads.all().get_mut(count) {
+            *place = still;
+            count += 1;
+        }
+    });
+    on_own_stack(&mut Order {
+        facts,
+        threads: &threads.all()[..count],
+        ours: [held.range, room],
+    });
 }
 
 /// Why no check can be made here.
 fn obstacle() -> Reason {
+    match records() {
+        Reason::None if sys::has_filter() => Reason::Filter,
+        reason => reason,
+    }
+}
+
+fn records() -> Reason {
     if whole::is_on() || !world::records_all() {
         return Reason::NoRecords;
     }
-    if sys::has_filter() {
-        return Reason::Filter;
-    }
-    match sys::thread_count() {
-        Some(1) => Reason::None,
-        _ => Reason::System,
-    }
+    Reason::None
 }
 
 /// Carries an order through, on a stack of its own.
 fn on_own_stack(order: &mut Order<'_>) {
     let Some(stack) = Table::<u8>::new(STACK_BYTES) else {
-        if let Some(section) = Section::get() {
-            order.facts.reason = Reason::Memory;
-            section.begin();
-            section.end(&order.facts, None);
-        }
-        return;
+        order.facts.reason = Reason::Memory;
+        return fail(&order.facts);
     };
     let call = Call {
         order: UnsafeCell::new(order),
@@ -155,189 +224,16 @@ unsafe extern "C" fn carry(low: usize, call: &Call<'_, '_>) {
 }
 
 /// Marks, and writes what was found. `stack` is the one this runs on.
-pub(crate) fn run(order: &mut Order<'_>, own: Option<Still>, stack: (usize, usize)) {
+fn run(order: &mut Order<'_>, own: Option<Still>, stack: (usize, usize)) {
     let Some(mut section) = Section::get() else {
         return;
     };
     section.begin();
-    match mark(order, own, stack, &mut section) {
+    match marking::look(order, own, stack, &mut section) {
         Ok(sums) => section.end(&order.facts, Some(&sums)),
         Err(reason) => {
             order.facts.reason = reason;
             section.end(&order.facts, None);
         }
-    }
-}
-
-fn mark(
-    order: &Order<'_>,
-    own: Option<Still>,
-    stack: (usize, usize),
-    section: &mut Section,
-) -> Result<Sums, Reason> {
-    let mut threads = Table::<Still>::new(order.threads.len() + 1).ok_or(Reason::Memory)?;
-    let mut known = 0;
-    for still in order.threads.iter().copied().chain(own) {
-        threads.all()[known] = still;
-        known += 1;
-    }
-    let mut keeps = Runtime::new().ok_or(Reason::Memory)?;
-    let mut excluded = Excluded::new().ok_or(Reason::Memory)?;
-    excluded.add(stack);
-    excluded.add(section.range());
-    for range in [threads.range(), keeps.0.range()] {
-        excluded.add(range);
-    }
-    excluded.all_of_ours();
-    let sites = keeps.0.all();
-    let kept = |site: u32| sites.get(site as usize).is_some_and(|kept| *kept != 0);
-    let mut trouble = None;
-    let storage = [tls::control_block()];
-    let found = leaks::check(
-        &SPACES,
-        Plan::within_ns(LIMIT_NS),
-        kept,
-        |walk| {
-            walk.own_ranges()
-                .into_iter()
-                .for_each(|range| excluded.add(range));
-            let mut sources = Sources {
-                threads: &threads.all()[..known],
-                storage: &storage,
-                excluded: excluded.ranges(),
-                strict: order.facts.options & option::STRICT != 0,
-            };
-            trouble = roots::walk(&mut sources, walk)?;
-            Ok(())
-        },
-        section,
-    );
-    match (found, trouble) {
-        (Ok(sums), None) => Ok(sums),
-        (Ok(_), Some(_)) => Err(Reason::System),
-        (Err(Stopped::Memory), _) => Err(Reason::Memory),
-        (Err(Stopped::TooLong), _) => Err(Reason::TooLong),
-    }
-}
-
-/// Sites of blocks that the loader keeps for itself, a byte each.
-struct Runtime(Table<u8>);
-
-impl Runtime {
-    fn new() -> Option<Self> {
-        let count = u32::try_from(STATE.get(word::SITE_COUNT)).ok()?;
-        let mut sites = Table::new(count as usize)?;
-        if let Some(loader) = find_module(sys::loader_base()) {
-            for site in SITE_FIRST..count {
-                let leaf = STATE.leaf(site);
-                if leaf.is_some_and(|pc| (loader.start..loader.end).contains(&pc)) {
-                    sites.all()[site as usize] = 1;
-                }
-            }
-        }
-        Some(Self(sites))
-    }
-}
-
-/// Ranges that are no roots.
-struct Excluded {
-    table: Table<(usize, usize)>,
-    count: usize,
-}
-
-impl Excluded {
-    /// Room for what there is now, and some more.
-    fn new() -> Option<Self> {
-        let threads = all_threads().count();
-        let mut own = Self {
-            table: Table::new(64 + threads * 3)?,
-            count: 0,
-        };
-        own.add(own.table.range());
-        Some(own)
-    }
-
-    fn add(&mut self, range: (usize, usize)) {
-        if range.0 < range.1
-            && let Some(room) = self.table.all().get_mut(self.count)
-        {
-            *room = range;
-            self.count += 1;
-        }
-    }
-
-    fn ranges(&mut self) -> &mut [(usize, usize)] {
-        let count = self.count;
-        &mut self.table.all()[..count]
-    }
-
-    /// The heap and its books, what we know of threads, the shared state, our own statics.
-    fn all_of_ours(&mut self) {
-        for space in SPACES.iter() {
-            let (base, span) = space.range();
-            self.add((space.books().0, base + span));
-        }
-        let Some(layout) = STATE.layout() else { return };
-        let bytes = |length: u64| usize::try_from(length).unwrap_or(0);
-        if let Some(head) = STATE.head() {
-            self.add((head.addr(), head.addr() + bytes(layout.thread(0))));
-        }
-        for thread in all_threads() {
-            let at = core::ptr::from_ref(thread).addr();
-            self.add((at, at + size_of::<Thread>()));
-            self.add(thread.trace.range());
-            let region = thread.track.region();
-            if region != 0 {
-                self.add((region, region + bytes(layout.thread_stride())));
-            }
-        }
-        let statics = find_module((&raw const DONE).addr() as u64);
-        if let Some(module) = statics {
-            self.add((bytes(module.start), bytes(module.end)));
-        }
-    }
-}
-
-/// Checks for a tracer that holds `threads`, on the stack `stack`, which is ours. Nothing else of
-/// the process runs, or this is a fork of it.
-pub(crate) fn of_stopped(
-    method: Method,
-    trigger: Trigger,
-    threads: &[[u64; stopped::WORDS]],
-    stack: (usize, usize),
-) {
-    let mut facts = Facts {
-        reason: Reason::None,
-        trigger,
-        method,
-        options: 0,
-        threads: threads.len() as u64,
-        missed: 0,
-        began_ns: sys::fast_monotonic_ns(),
-    };
-    let still = Table::<Still>::new(threads.len());
-    if let Some(mut still) = still {
-        for (still, words) in still.all().iter_mut().zip(threads) {
-            *still = still_of(words);
-        }
-        let threads = still.all();
-        run(&mut Order { facts, threads }, None, stack);
-    } else if let Some(section) = Section::get() {
-        facts.reason = Reason::Memory;
-        section.begin();
-        section.end(&facts, None);
-    }
-}
-
-/// A stopped thread, in the marker's words.
-fn still_of(words: &[u64; stopped::WORDS]) -> Still {
-    let address = |word: u64| usize::try_from(word).unwrap_or(0);
-    let mut registers = [0; 15];
-    for (register, word) in registers.iter_mut().zip(&words[stopped::REGISTERS..]) {
-        *register = address(*word);
-    }
-    Still {
-        low: address(words[stopped::SP]).saturating_sub(RED_ZONE),
-        registers,
     }
 }

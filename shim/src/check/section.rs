@@ -52,6 +52,21 @@ pub(crate) struct Facts {
     pub(crate) began_ns: u64,
 }
 
+impl Facts {
+    /// A check that begins now.
+    pub(crate) fn new(trigger: Trigger, method: Method) -> Self {
+        Self {
+            reason: Reason::None,
+            trigger,
+            method,
+            options: 0,
+            threads: 0,
+            missed: 0,
+            began_ns: sys::fast_monotonic_ns(),
+        }
+    }
+}
+
 impl Section {
     /// The section, when it is mapped.
     pub(crate) fn get() -> Option<Self> {

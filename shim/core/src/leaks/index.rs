@@ -164,7 +164,7 @@ impl<'a> Index<'a> {
         mut bare: impl FnMut(usize),
     ) {
         let (digests, marks) = (self.digests.first(), self.marks.first());
-        let (digest_count, room) = (self.digests.len(), self.marks.len());
+        let (digest_count, room) = (self.digests.room(), self.marks.room());
         let mut mark = 0;
         self.each_run(|first, run| {
             let states = run.slots.div_ceil(4);
@@ -200,9 +200,7 @@ impl<'a> Index<'a> {
         let mut region = self.regions[0].as_ref()?;
         let mut offset = word.wrapping_sub(region.base);
         if offset >= region.limit {
-            if self.regions[1].is_none() {
-                return None;
-            }
+            self.regions[1]?;
             region = self.elsewhere(word)?;
             offset = word - region.base;
         }

@@ -86,7 +86,7 @@ impl From<Late> for Stopped {
 #[derive(Debug)]
 pub struct Walk<'t, 'i> {
     tracer: &'t mut Tracer<'i>,
-    own: [(usize, usize); 3],
+    own: [(usize, usize); 4],
     root_bytes: u64,
 }
 
@@ -96,7 +96,7 @@ pub struct Over;
 
 impl Walk<'_, '_> {
     /// Mappings of the check's own, which are no roots.
-    pub const fn own_ranges(&self) -> [(usize, usize); 3] {
+    pub const fn own_ranges(&self) -> [(usize, usize); 4] {
         self.own
     }
 
@@ -122,6 +122,8 @@ impl Walk<'_, '_> {
 pub struct Plan {
     /// CLOCK_MONOTONIC when it gives up.
     pub deadline_ns: u64,
+    /// Other threads run: what they map may vanish.
+    pub careful: bool,
     /// Words of the smallest stack.
     pub stack_least: usize,
     /// Bytes of heap for each further word; tests make it plenty.
@@ -133,6 +135,7 @@ impl Plan {
     pub fn within_ns(ns: u64) -> Self {
         Self {
             deadline_ns: crate::sys::fast_monotonic_ns().saturating_add(ns),
+            careful: false,
             stack_least: STACK_LEAST,
             heap_per_word: HEAP_PER_WORD,
         }
@@ -162,7 +165,10 @@ pub fn check(
     let room = plan.stack_least.max(index.heap_bytes / plan.heap_per_word);
     let mut tracer = Tracer::new(index, room, plan.deadline_ns).ok_or(Stopped::Memory)?;
     let [digests, marks] = index.ranges();
-    let own = [digests, marks, tracer.range()];
+    if plan.careful && !tracer.take_care() {
+        return Err(Stopped::Memory);
+    }
+    let own = [digests, marks, tracer.range(), tracer.copy_range()];
     sums.own_bytes = own.iter().map(|range| (range.1 - range.0) as u64).sum();
     if kept {
         read_again::<Reach>(&mut tracer, REACHED)?;

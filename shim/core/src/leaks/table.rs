@@ -51,7 +51,7 @@ impl<T: Plain> Table<T> {
     }
 
     /// How many values there is room for.
-    pub const fn len(&self) -> usize {
+    pub const fn room(&self) -> usize {
         self.count
     }
 

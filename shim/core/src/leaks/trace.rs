@@ -137,6 +137,8 @@ pub(super) struct Tracer<'i> {
     pub(super) scanned_bytes: u64,
     deadline_ns: u64,
     reads: u32,
+    /// Where roots are copied to that may vanish while they are read.
+    copy: Option<Table<usize>>,
 }
 
 impl<'i> Tracer<'i> {
@@ -155,6 +157,7 @@ impl<'i> Tracer<'i> {
             scanned_bytes: 0,
             deadline_ns,
             reads: 0,
+            copy: None,
         })
     }
 
@@ -244,11 +247,48 @@ impl<'i> Tracer<'i> {
         let mut at = from;
         while at < to {
             let end = to.min((at & !(SPARSE - 1)) + SPARSE);
-            self.read_held::<Reach>((at, end), backing, &mut |_| ());
+            if self.copy.is_some() {
+                self.read_copied((at, end), backing);
+            } else {
+                self.read_held::<Reach>((at, end), backing, &mut |_| ());
+            }
             self.drain::<Reach>(&mut |_| ())?;
             at = end;
         }
         Ok(())
+    }
+
+    /// From now on roots may vanish while they are read. False when they cannot be copied.
+    pub(super) fn take_care(&mut self) -> bool {
+        let Some(copy) = Table::new(PIECE / WORD) else {
+            return false;
+        };
+        let (at, _) = copy.range();
+        let works = sys::copy_range(self.stack.range().0, at, WORD).is_ok();
+        self.copy = works.then_some(copy);
+        works
+    }
+
+    /// The mapping roots are copied to.
+    pub(super) fn copy_range(&self) -> (usize, usize) {
+        self.copy.as_ref().map_or((0, 0), Table::range)
+    }
+
+    #[cold]
+    fn read_copied(&mut self, range: (usize, usize), backing: Backing) {
+        let (into, _) = self.copy_range();
+        let mut presence = core::mem::replace(&mut self.presence, Presence::closed());
+        presence.each(range, backing, |from, to| {
+            let mut at = from;
+            while at < to {
+                let bytes = (to - at).min(PIECE);
+                // What is gone held nothing.
+                let copied = sys::copy_range(at, into, bytes).unwrap_or(0);
+                self.read::<Reach>(into, copied / WORD, &mut |_| ());
+                at += bytes;
+            }
+        });
+        self.presence = presence;
     }
 
     fn read_held<R: Rule>(

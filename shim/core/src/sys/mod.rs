@@ -12,10 +12,12 @@ use core::arch::asm;
 mod maps;
 mod net;
 mod process;
+mod threads;
 
 pub use maps::{Mapping, each_mapping, mapped_file};
 pub use net::*;
 pub use process::*;
+pub use threads::*;
 
 /// A kernel error number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub(crate) mod number {
     pub(crate) const FSTAT: usize = 5;
     pub(crate) const POLL: usize = 7;
     pub(crate) const MMAP: usize = 9;
+    pub(crate) const RT_SIGACTION: usize = 13;
     pub(crate) const MPROTECT: usize = 10;
     pub(crate) const MUNMAP: usize = 11;
     pub(crate) const SCHED_YIELD: usize = 24;
@@ -62,10 +65,13 @@ pub(crate) mod number {
     pub(crate) const GETRLIMIT: usize = 97;
     pub(crate) const PRCTL: usize = 157;
     pub(crate) const GETTID: usize = 186;
+    pub(crate) const FUTEX: usize = 202;
+    pub(crate) const GETDENTS64: usize = 217;
+    pub(crate) const TGKILL: usize = 234;
+    pub(crate) const PROCESS_VM_READV: usize = 310;
     pub(crate) const CLOCK_GETTIME: usize = 228;
     pub(crate) const EXIT_GROUP: usize = 231;
     pub(crate) const OPENAT: usize = 257;
-    pub(crate) const PROCESS_VM_READV: usize = 310;
     pub(crate) const NEWFSTATAT: usize = 262;
     pub(crate) const GETRANDOM: usize = 318;
     pub(crate) const MEMFD_CREATE: usize = 319;

@@ -38,19 +38,12 @@ pub fn thread_id() -> u32 {
 /// Copies this process's own memory; answers how much could be read from `address` on,
 /// `None` when the kernel does not let us ask. Memory that vanishes meanwhile does no harm.
 pub fn copy_own(address: u64, into: &mut [u8]) -> Option<usize> {
-    const PR_GET_SECCOMP: usize = 21;
     // A filter may answer an unusual call with death.
-    // SAFETY: answers a number.
-    if unsafe { call(number::PRCTL, [PR_GET_SECCOMP, 0, 0, 0, 0, 0]) } != Ok(0) {
+    if has_filter() {
         return None;
     }
     let from = usize::try_from(address).ok()?;
-    let local = [into.as_mut_ptr().expose_provenance(), into.len()];
-    let remote = [from, into.len()];
-    let (local, remote) = (local.as_ptr().addr(), remote.as_ptr().addr());
-    let args = [process_id() as usize, local, 1, remote, 1, 0];
-    // SAFETY: the kernel writes at most `into.len()` bytes there and reads two iovecs.
-    match unsafe { call(number::PROCESS_VM_READV, args) } {
+    match super::copy_range(from, into.as_mut_ptr().expose_provenance(), into.len()) {
         Ok(copied) => Some(copied),
         Err(Errno(EFAULT)) => Some(0),
         Err(_) => None,
@@ -268,7 +261,7 @@ pub fn in_core(address: usize, bytes: usize, into: &mut [u8]) -> bool {
 pub fn has_filter() -> bool {
     const PR_GET_SECCOMP: usize = 21;
     // SAFETY: reads a number from the kernel.
-    unsafe { call(number::PRCTL, [PR_GET_SECCOMP, 0, 0, 0, 0, 0]) }.is_ok_and(|mode| mode != 0)
+    unsafe { call(number::PRCTL, [PR_GET_SECCOMP, 0, 0, 0, 0, 0]) } != Ok(0)
 }
 
 /// Threads of this process; `None` when the kernel does not tell.

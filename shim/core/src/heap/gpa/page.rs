@@ -101,6 +101,13 @@ impl Block {
         unsafe { self.0.cast::<usize>().add(1).write(mark) };
     }
 
+    /// Makes a block just taken forget the free block after it: a leak check would take the link
+    /// for a pointer of the program's, which may never write there.
+    #[inline(always)]
+    pub fn forget_link(self) {
+        self.set_next(ptr::null_mut());
+    }
+
     #[inline]
     pub(super) fn next(self) -> *mut u8 {
         // SAFETY: a free block is at least 16 bytes of ours, 16-aligned, and holds a link.
