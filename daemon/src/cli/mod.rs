@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod signals;
 mod summary;
+mod suppressions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::record::Record;
 use crate::books::leaks::{Lead, leak};
 use crate::books::misuse::Misused;
-use crate::books::report::{Leak, MisuseReport};
+use crate::books::report::{Leak, MisuseReport, State};
 use crate::books::summary::Observed;
+use crate::books::suppress::Verdict;
 use crate::symbols::{Session, Wanted};
 
 /// A process as looked at, with the sites chosen of it.
@@ -19,6 +20,8 @@ pub struct Seen {
     pub observed: Observed,
     /// Its sites.
     pub leads: Vec<Lead>,
+    /// Which of its lost sites are suppressed, once that is known.
+    pub verdict: Arc<Verdict>,
 }
 
 /// Leaks of one process, in the order of `leads`. Only the `depth` innermost
@@ -35,11 +38,15 @@ pub fn resolve(session: &mut Session<'_>, seen: &Seen, leads: &[Lead], depth: us
         .collect();
     let stacks = session.resolve(process.pid, &modules, &wanted);
     let bill = seen.record.bill();
+    let running = process.state == State::Running;
     let parts = leads.iter().zip(details).zip(stacks);
     parts
-        .map(|((lead, detail), stack)| Leak {
-            pinned_bytes: bill.as_ref().and_then(|bill| bill.pinned(lead.site)),
-            ..leak(process, lead, detail, stack)
+        .map(|((lead, detail), stack)| {
+            let mut leak = leak(process, lead, detail, stack);
+            leak.pinned_bytes = bill.as_ref().and_then(|bill| bill.pinned(lead.site));
+            seen.verdict.mark(&mut leak);
+            leak.growth = running.then(|| lead.growth(seen.record.slope(lead.site)));
+            leak
         })
         .collect()
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use askama::Template;
 
 use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report, State};
+use crate::books::suppress;
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
 use crate::web::choice::{self, Choice};
@@ -164,6 +165,10 @@ struct Site<'a> {
     callers: Vec<String>,
     frames: Vec<Line<'a>>,
     end: Option<&'a str>,
+    /// Whether it becomes more, in words.
+    growth: Option<String>,
+    /// The line that would suppress a lost one.
+    line: Option<String>,
 }
 
 struct Line<'a> {
@@ -386,7 +391,19 @@ fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
             .collect(),
         frames: leak.stack.iter().map(line).collect(),
         end: leak.incomplete.as_deref().map(words::incomplete),
+        growth: leak
+            .growth
+            .as_ref()
+            .map(|growth| words::growth(leak, growth)),
+        line: suppressible(leak)
+            .then(|| suppress::line(&leak.stack))
+            .flatten(),
     }
+}
+
+/// Whether a rule would take it out of the findings.
+fn suppressible(leak: &Leak) -> bool {
+    suppress::is_lost(&leak.class) && leak.suppressed.is_none()
 }
 
 fn line(frame: &Frame) -> Line<'_> {

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crate::books::growth::Growth;
+use crate::books::history::Change;
 use crate::books::report::{
     Amount, Exit, Frame, Leak, MisuseReport, Pages, Process, Report, State,
 };
@@ -343,6 +345,51 @@ pub(crate) fn class(process: &Process, class: &str) -> Option<(u64, u64)> {
         .filter(|check| check.trouble.is_none())?;
     let amount = check.classes.named(class)?;
     Some((amount.bytes, amount.blocks))
+}
+
+/// What of a class counts as a finding: all that is not suppressed.
+pub(crate) fn found(process: &Process, class: &str) -> Option<Amount> {
+    let (bytes, blocks) = self::class(process, class)?;
+    let suppressed = process.check.as_ref()?.suppressed.named(class)?;
+    Some(Amount {
+        bytes: bytes.saturating_sub(suppressed.bytes),
+        blocks: blocks.saturating_sub(suppressed.blocks),
+    })
+}
+
+/// `grows 1.2 MiB/min, nothing freed`: how a site's bytes go.
+pub(crate) fn growth(leak: &Leak, growth: &Growth) -> String {
+    let freed = match growth.released_percent {
+        percent if percent <= 0.0 => "nothing freed".to_owned(),
+        percent if percent < 1.0 => "less than 1 % freed".to_owned(),
+        percent => format!("{} % freed", percent.min(100.0) as u64),
+    };
+    let Some(slope) = growth.bytes_per_minute else {
+        return freed;
+    };
+    // Less than a hundredth of what it holds, over all that was seen, is no trend.
+    let change = slope * growth.span_seconds / 60.0;
+    let small = change.abs() < (leak.bytes as f64 / 100.0).max(1.0);
+    let verb = match slope {
+        _ if small => return format!("steady: {freed}"),
+        slope if slope > 0.0 => "grows",
+        _ => "shrinks",
+    };
+    format!("{verb} {}/min, {freed}", units::bytes(slope.abs() as u64))
+}
+
+/// `+3 blocks of node_new (definite, +96 B)`: what changed from one check to the next.
+pub(crate) fn change(change: &Change) -> String {
+    let sign = |negative: bool| if negative { '-' } else { '+' };
+    format!(
+        "{}{} of {} ({}, {}{})",
+        sign(change.blocks < 0),
+        units::counted(change.blocks.unsigned_abs(), "block"),
+        clean(&change.function),
+        clean(&change.class),
+        sign(change.bytes < 0),
+        units::bytes(change.bytes.unsigned_abs()),
+    )
 }
 
 /// Text of a hostile program made safe for a terminal: no control, no bidi characters.
