@@ -20,7 +20,9 @@ use pageshim_wire::process::{Heap, Mode};
 
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
-use crate::{fold, fork, held, life, link, sampled, thread, tls, upkeep, verify, whole, world};
+use crate::{
+    fold, fork, held, life, link, sampled, suppressions, thread, tls, upkeep, verify, whole, world,
+};
 
 const SPAN: u64 = 512 << 30;
 const SPAN_MIN: u64 = 4 << 20;
@@ -149,6 +151,7 @@ extern "C" fn constructor() {
     }
     life::register();
     warn_when_shadowed();
+    suppressions::ask();
     link::connect_now();
 }
 

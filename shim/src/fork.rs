@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, PAGES, SITES, SPACES, STATE};
-use crate::{held, link, sampled, tls, whole, world};
+use crate::{held, link, sampled, suppressions, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -189,6 +189,7 @@ fn grow(thread: &'static Thread) {
         }
     }
     recount(thread);
+    suppressions::publish();
     link::connect_now();
     thread.introduce();
 }

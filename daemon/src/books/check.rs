@@ -70,6 +70,9 @@ pub struct Check {
     /// What of it is suppressed; of indirect blocks at least so much.
     #[serde(default)]
     pub suppressed: Classes,
+    /// Suppressions it was held against, those of the program among them.
+    #[serde(default)]
+    pub rules: u64,
     /// The rules that did it.
     #[serde(default)]
     pub suppressions: Vec<Used>,
@@ -191,6 +194,7 @@ pub fn read(view: &dyn View, layout: &Layout) -> Option<Check> {
         },
         number: at(word::SEQUENCE) / 2,
         suppressed: Classes::default(),
+        rules: 0,
         suppressions: Vec::new(),
         since: None,
     })
