@@ -3,7 +3,7 @@
 use std::fs;
 
 use pageshim_tests::programs::{program, program_with};
-use pageshim_tests::{Daemon, Ended, Job, Temp, places};
+use pageshim_tests::{Daemon, Ended, Job, PATIENCE, Temp, places, wait_until};
 use serde_json::Value;
 
 fn checks(daemon: &Daemon, pid: &str) -> Value {
@@ -75,4 +75,25 @@ fn ci_gets_its_files() {
         "{}",
         refused.stderr
     );
+}
+
+// Goal: a daemon told to checks its processes unasked, and keeps the results. Method: wait for the
+// first check of a program that does nothing.
+#[test]
+fn a_daemon_checks_unasked() {
+    let dir = Temp::new();
+    let socket = dir.join("s.sock");
+    let job = Daemon::job(places::pageshim(), &socket).args(["--check-every", "1"]);
+    let daemon = Daemon::launch(&socket, job);
+    let job = Job::new(program("suppressed.c"));
+    let mut running = daemon.preload("exact").apply(job).start();
+    running.wait_for("ready ", 1);
+    let id = daemon.known_pid(running.pid());
+    wait_until("checked unasked", PATIENCE, || {
+        let answer = daemon.get(&format!("/api/v1/processes/{id}/checks")).ok();
+        let checks: Value = serde_json::from_str(&answer).expect("JSON");
+        let first = checks["checks"][0]["check"]["number"].as_u64();
+        first.filter(|number| *number > 0)
+    });
+    running.finish().ok();
 }

@@ -427,6 +427,27 @@ mod tests {
         render(&report.processes, &shown, &view).expect("renders")
     }
 
+    // Goal: a lost site has a line to copy until a rule takes it; growth is a word beside the class.
+    // Method: the fixture's lost site before and after, with a slope.
+    #[test]
+    fn lost_sites_have_a_line_to_copy() {
+        let mut report = fixture::report();
+        let shown = |report: &Report| standalone(report);
+        let page = shown(&report);
+        assert_eq!(page.matches("<code class=\"line\">leak:").count(), 1);
+        assert!(page.contains("leak:node_new</code>"));
+        report.leaks[3].suppressed = Some("^node_*".to_owned());
+        report.leaks[3].growth = Some(crate::books::growth::Growth {
+            released_percent: 0.0,
+            bytes_per_minute: Some(1_258_291.0),
+            span_seconds: 60.0,
+        });
+        let page = shown(&report);
+        assert!(!page.contains("<code class=\"line\">"));
+        assert!(page.contains("title=\"leak:^node_*\">suppressed<"));
+        assert!(page.contains("grows 1.2 MiB/min, nothing freed"));
+    }
+
     // Goal: a hostile name stays text, everywhere on the page. Method: the fixture's name, and a search for it.
     #[test]
     fn hostile_names_are_escaped() {

@@ -487,4 +487,31 @@ mod tests {
         assert!(!clean(fixture::HOSTILE).contains('\u{1b}'));
         assert!(matches!(clean("plain"), Cow::Borrowed(_)));
     }
+
+    // Goal: a leak, a full cache and a site that shrinks are told apart. Method: slopes and rates by hand.
+    #[test]
+    fn growth_is_told() {
+        let leak = Leak {
+            bytes: 1 << 20,
+            ..Leak::default()
+        };
+        let told = |released_percent, bytes_per_minute, span_seconds| {
+            let growth = Growth {
+                released_percent,
+                bytes_per_minute,
+                span_seconds,
+            };
+            super::growth(&leak, &growth)
+        };
+        assert_eq!(
+            told(0.0, Some(1048576.0), 60.0),
+            "grows 1.0 MiB/min, nothing freed"
+        );
+        assert_eq!(told(98.2, Some(-100.0), 60.0), "steady: 98 % freed");
+        assert_eq!(
+            told(0.5, Some(-524288.0), 60.0),
+            "shrinks 512 KiB/min, less than 1 % freed"
+        );
+        assert_eq!(told(40.0, None, 0.0), "40 % freed");
+    }
 }
