@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, OWN, SITES, SPACES, STATE};
-use crate::{check, held, link, mappings, sampled, tls, whole, world};
+use crate::{check, held, link, mappings, sampled, suppressions, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -197,6 +197,7 @@ fn grow(thread: &'static Thread) {
     }
     check::map();
     recount(thread);
+    suppressions::publish();
     link::connect_now();
     thread.introduce();
 }

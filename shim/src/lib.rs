@@ -28,6 +28,7 @@ mod quick;
 mod sampled;
 mod serve;
 mod stats;
+mod suppressions;
 mod thread;
 mod tls;
 mod trace;

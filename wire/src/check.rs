@@ -2,7 +2,8 @@
 //!
 //! # Design
 //! ```text
-//! 0           header   CHECK_HEADER_BYTES   words named in [`word`]; the chain asked for
+//! 0           header   CHECK_HEADER_BYTES   words named in [`word`]; the chain asked for;
+//!                                           from SUPPRESSIONS_AT the program's suppressions
 //! rows        site_capacity * ROW_BYTES     one a site id, words named in [`row`]
 //! ```
 //! Only whoever marks writes here: the process itself when it ends, or a fork of it
@@ -16,7 +17,11 @@
 //! *definite* when none does.
 
 /// Bytes of the section's header.
-pub const CHECK_HEADER_BYTES: u64 = 4096;
+pub const CHECK_HEADER_BYTES: u64 = 8192;
+/// Where in it the program's own suppressions are, as text.
+pub const SUPPRESSIONS_AT: u64 = 4096;
+/// Most bytes of that text.
+pub const SUPPRESSIONS_MAX: u64 = 3072;
 /// Bytes of one site's row.
 pub const ROW_BYTES: u64 = 128;
 /// Links a chain may have.
@@ -60,6 +65,8 @@ pub mod word {
     pub const WHY: usize = 22;
     /// Links written from [`CHAIN`].
     pub const LINKS: usize = 23;
+    /// Bytes of text from [`super::SUPPRESSIONS_AT`].
+    pub const SUPPRESSIONS_BYTES: usize = 40;
     /// First word of the chain, root first.
     pub const CHAIN: usize = 128;
 }

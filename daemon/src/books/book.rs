@@ -15,6 +15,7 @@ use super::sampled::Variance;
 use super::sites::{Counted, each_site};
 use super::stacks::Stacks;
 use super::summary::{Observed, observe};
+use super::suppress::Rules;
 use super::threads::ThreadSums;
 use super::view::View;
 
@@ -109,6 +110,11 @@ impl Book {
     /// What the last check found of a site.
     pub fn found(&self, view: &dyn View, site: u32) -> Row {
         check::row(view, &self.layout, site)
+    }
+
+    /// The suppressions that the program itself brought.
+    pub fn rules(&self, view: &dyn View) -> Rules {
+        check::rules(view, &self.layout)
     }
 
     /// The `most` sites by all bytes they ever allocated.

@@ -6,15 +6,17 @@
 //!     first, because nobody can free what is lost.
 
 use pageshim_wire::check::{
-    CLASS_NAMES, CLASSES, Class, METHOD_NAMES, Method, REASON_NAMES, ROW_BYTES, State, Trigger,
-    option, row, word,
+    CLASS_NAMES, CLASSES, Class, METHOD_NAMES, Method, REASON_NAMES, ROW_BYTES, SUPPRESSIONS_AT,
+    SUPPRESSIONS_MAX, State, Trigger, option, row, word,
 };
 use pageshim_wire::layout::Layout;
 use pageshim_wire::process::ms_from_tick;
 use pageshim_wire::word_at;
 use serde::{Deserialize, Serialize};
 
+use super::history::Change;
 use super::report::Amount;
+use super::suppress::{Rules, Used};
 use super::view::View;
 
 /// Words of the header that are read.
@@ -62,6 +64,21 @@ pub struct Check {
     pub strict: bool,
     /// What was found.
     pub classes: Classes,
+    /// Which check of this process it is, the first is 1.
+    #[serde(default)]
+    pub number: u64,
+    /// What of it is suppressed; of indirect blocks at least so much.
+    #[serde(default)]
+    pub suppressed: Classes,
+    /// Suppressions it was held against, those of the program among them.
+    #[serde(default)]
+    pub rules: u64,
+    /// The rules that did it.
+    #[serde(default)]
+    pub suppressions: Vec<Used>,
+    /// What the largest changes since the check before are; null when there was none.
+    #[serde(default)]
+    pub since: Option<Vec<Change>>,
 }
 
 /// Blocks of each class.
@@ -175,7 +192,25 @@ pub fn read(view: &dyn View, layout: &Layout) -> Option<Check> {
             possible: amount(Class::Possible),
             reachable: amount(Class::Reachable),
         },
+        number: at(word::SEQUENCE) / 2,
+        suppressed: Classes::default(),
+        rules: 0,
+        suppressions: Vec::new(),
+        since: None,
     })
+}
+
+/// The program's own suppressions, as its library found them.
+pub fn rules(view: &dyn View, layout: &Layout) -> Rules {
+    let mut bytes = [0; 8];
+    let at = layout.check() + word::SUPPRESSIONS_BYTES as u64 * 8;
+    let read = view.read(at, &mut bytes);
+    let len = word_at(&bytes, 0).min(SUPPRESSIONS_MAX);
+    let mut text = vec![0; usize::try_from(len).unwrap_or(0)];
+    if !read || !view.read(layout.check() + SUPPRESSIONS_AT, &mut text) {
+        return Rules::default();
+    }
+    Rules::lenient(&String::from_utf8_lossy(&text))
 }
 
 fn amount(bytes: &[u8], index: usize) -> Amount {
@@ -338,5 +373,21 @@ mod tests {
         let failed = read(&state.view(), &layout).expect("whole");
         assert!(failed.trouble.expect("why").contains("refused"));
         assert_eq!(row(&state.view(), &layout, u32::MAX), Row::default());
+    }
+
+    // Goal: a program's own rules are read, however long it says they are. Method: a text by hand.
+    #[test]
+    fn own_rules_are_read() {
+        let mut state = Fake::new();
+        let layout = state.layout;
+        assert!(rules(&state.view(), &layout).is_empty());
+        let at = layout.check() + SUPPRESSIONS_AT;
+        state.put(at, u64::from_le_bytes(*b"leak:a\nl"));
+        state.put(at + 8, u64::from_le_bytes(*b"eak:main"));
+        for len in [16, u64::MAX] {
+            state.put(layout.check() + word::SUPPRESSIONS_BYTES as u64 * 8, len);
+            assert!(!rules(&state.view(), &layout).is_empty());
+        }
+        assert!(layout.check_row(0) >= at + SUPPRESSIONS_MAX);
     }
 }

@@ -5,6 +5,7 @@ use pageshim_wire::process::{SITE_OVERFLOW, SITE_UNKNOWN};
 use pageshim_wire::stack::End;
 
 use super::check::{Part, Row, parts};
+use super::growth::Growth;
 use super::report::{Amount, Frame, Leak, Process, Sampling, SiteError};
 use super::sites::SiteSums;
 use super::summary::age;
@@ -178,6 +179,16 @@ pub const fn incomplete(end: End) -> Option<&'static str> {
 }
 
 impl Lead {
+    /// How the site's bytes go, `slope` as [`super::growth::Trend`] has it.
+    pub fn growth(&self, slope: Option<(f64, f64)>) -> Growth {
+        let (all, freed) = (self.sums.allocated.blocks, self.sums.freed.blocks);
+        Growth {
+            released_percent: 100.0 * freed.min(all) as f64 / all.max(1) as f64,
+            bytes_per_minute: slope.map(|slope| slope.0),
+            span_seconds: slope.map_or(0.0, |slope| slope.1),
+        }
+    }
+
     /// Standard errors of a sampled process's site.
     fn error(&self, sampling: &Sampling) -> SiteError {
         let variance = &self.sums.variance;
@@ -204,6 +215,8 @@ pub fn leak(process: &Process, lead: &Lead, detail: Detail, stack: Vec<Frame>) -
         blocks: live.blocks,
         bytes: live.bytes,
         held: lead.part.filter(definite).map(|part| part.held),
+        suppressed: None,
+        growth: None,
         pinned_bytes: None,
         total_blocks: lead.sums.allocated.blocks,
         total_bytes: lead.sums.allocated.bytes,

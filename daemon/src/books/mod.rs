@@ -7,6 +7,7 @@
 //!                       -> ended    what is kept of one that ended (no memfd needed)
 //! both                  -> summary  numbers of the report;  leaks: sites with raw stacks
 //! misuse                -> the last calls that misused the heap
+//! suppress              -> which lost sites are known and wanted
 //! tally                 -> monotone counters that can be summed over processes
 //! ```
 //! Every byte read is hostile: sums saturate, indices are checked, work is
@@ -19,7 +20,9 @@ pub mod calls;
 pub mod check;
 pub mod ended;
 pub mod filter;
+pub mod growth;
 pub mod header;
+pub mod history;
 pub mod leaks;
 pub mod misuse;
 pub mod modules;
@@ -30,6 +33,7 @@ pub mod sites;
 pub mod sizes;
 pub mod stacks;
 pub mod summary;
+pub mod suppress;
 pub mod syscalls;
 pub mod tally;
 pub mod threads;

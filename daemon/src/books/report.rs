@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use super::growth::Growth;
 use super::syscalls::Brief;
 use crate::bill::report::Bill;
 use crate::whatif::report::Cost;
@@ -270,6 +271,12 @@ pub struct Leak {
     /// Blocks that only these definite ones lead to; null of other classes.
     #[serde(default)]
     pub held: Option<Amount>,
+    /// The pattern that takes these lost blocks out of the findings; null when none does.
+    #[serde(default)]
+    pub suppressed: Option<String>,
+    /// Whether they become more; null of a process that ended.
+    #[serde(default)]
+    pub growth: Option<Growth>,
     /// Bytes that would return to the kernel if only these were freed; null when not computed.
     pub pinned_bytes: Option<u64>,
     /// All blocks ever allocated here.

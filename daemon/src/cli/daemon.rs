@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::signals::Signals;
+use super::suppressions::SuppressionsOption;
 use super::{LibOption, SocketOption, host, places, print};
 use crate::http;
 use crate::hub::{Hub, HubConfig};
@@ -19,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   pageshim daemon                          http://127.0.0.1:9764/
   pageshim daemon --listen 127.0.0.1:0     any free port; the first line tells it
+  pageshim daemon --check-every 600        look for lost blocks every ten minutes
   pageshim daemon --data /var/lib/pageshim a capture is written there at the end";
 
 /// Options of `daemon`.
@@ -49,6 +51,11 @@ pub(crate) struct Options {
     /// Processes that ended to remember
     #[arg(long, value_name = "N", default_value_t = KEEP_EXITED)]
     keep: usize,
+    #[command(flatten)]
+    suppressions: SuppressionsOption,
+    /// Check running processes for lost blocks so often, at most 1 % of the time
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    check_every: Option<u32>,
 }
 
 /// Serves until told to stop.
@@ -83,6 +90,7 @@ async fn serve(options: &Options) -> Result<(), String> {
             socket.display()
         ));
     }
+    let suppressions = options.suppressions.load()?;
     let data = options.data.as_deref().map(data_dir).transpose()?;
     let library = shimlib::locate(options.lib.lib.as_deref());
     let library = library.map_or_else(|_| PathBuf::from(shimlib::NAME), |library| library.path);
@@ -98,6 +106,10 @@ async fn serve(options: &Options) -> Result<(), String> {
     let hub = Hub::start(HubConfig {
         socket: socket.clone(),
         keep_exited: options.keep,
+        suppressions,
+        check_every: options
+            .check_every
+            .map(|seconds| Duration::from_secs(seconds.into())),
     })
     .await
     .map_err(|error| error.to_string())?;

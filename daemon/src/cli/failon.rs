@@ -7,7 +7,7 @@
 use std::str::FromStr;
 
 use crate::books::report::Process;
-use crate::web::{units, words};
+use crate::web::{findings, units, words};
 
 const SUBJECTS: &str =
     "live, peak, definite, indirect, possible, reachable, waste, dropped, misuse";
@@ -117,7 +117,7 @@ impl Condition {
             return Some(format!(
                 "{}: {who} cannot be judged, {}",
                 self.text,
-                why_unknown(process)
+                findings::unjudged(process).unwrap_or_default()
             ));
         };
         let broken = match self.limit {
@@ -143,27 +143,12 @@ impl Condition {
         Some(match self.subject {
             Subject::Live => process.live.bytes,
             Subject::Peak => process.peak.bytes,
-            Subject::Class(class) => words::class(process, class)?.0,
+            Subject::Class(class) => words::found(process, class)?.bytes,
             Subject::Waste => words::waste_bytes(&process.pages),
             Subject::Dropped => process.events_dropped,
             Subject::Misuse => process.misuse.values().sum(),
         })
     }
-}
-
-/// Why there are no classes.
-fn why_unknown(process: &Process) -> String {
-    let trouble = process
-        .check
-        .as_ref()
-        .and_then(|check| check.trouble.clone());
-    trouble.map_or_else(
-        || {
-            "it was not checked at its end (PAGESHIM_CHECK=exit, mode exact, trace or count)"
-                .to_owned()
-        },
-        |trouble| format!("its check has no result: {}", words::clean(&trouble)),
-    )
 }
 
 #[cfg(test)]
@@ -187,6 +172,22 @@ mod tests {
         assert_eq!(findings("waste>45%", 1), 0);
         assert_eq!(findings("definite>4095", 0), 1);
         assert_eq!(findings("definite>4k", 0), 0);
+    }
+
+    // Goal: what is suppressed is no finding, what is left of the class still is. Method: the checked
+    // process with all of its lost bytes suppressed, then with some.
+    #[test]
+    fn suppressed_blocks_are_no_finding() {
+        let mut process = fixture::report().processes.remove(0);
+        let conditions: FailOn = "definite>0".parse().expect("parses");
+        let mut left = |bytes| {
+            let check = process.check.as_mut().expect("checked");
+            check.suppressed.definite.bytes = bytes;
+            conditions.findings(&process)
+        };
+        assert_eq!(left(0).len(), 1);
+        assert!(left(4000).join("").contains("has 96 B"));
+        assert!(left(4096).is_empty());
     }
 
     // Goal: I1. Method: the running process, which was never checked.

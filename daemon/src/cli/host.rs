@@ -17,10 +17,10 @@ use rustix::process::{Pid, Signal};
 use super::run::{FAILED, Plan, failed};
 use super::signals::Signals;
 use super::{places, print, process, summary};
-use crate::books::report::Exit;
+use crate::books::report::{Exit, Report};
 use crate::http;
 use crate::hub::{Filter, Hub, HubConfig};
-use crate::web::words;
+use crate::web::{junit, sarif, words};
 
 /// How long the last bytes of the command and its forks may take to arrive.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -71,6 +71,8 @@ async fn host(plan: &Plan<'_>, named: Option<PathBuf>) -> Result<End, String> {
     let config = HubConfig {
         socket: socket.clone(),
         keep_exited: KEEP_EXITED,
+        suppressions: plan.suppressions.clone(),
+        check_every: None,
     };
     let hub = Hub::start(config)
         .await
@@ -191,6 +193,7 @@ async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Op
         };
         print::say_text(&summary::text(&overview, &top, told, capture.as_deref()));
     }
+    let unwritten = findings_files(plan, hub).await;
     let findings: Vec<String> = match &plan.options.fail_on {
         Some(conditions) => summary::judged(&overview, pid, conditions),
         None => Vec::new(),
@@ -198,10 +201,36 @@ async fn finish(plan: &Plan<'_>, hub: &Hub, pid: u32, status: &ExitStatus) -> Op
     for finding in &findings {
         print::say(&format!("finding: {finding}"));
     }
-    if status.signal().is_some() || findings.is_empty() {
+    if status.signal().is_some() {
         return None;
     }
-    Some(plan.options.error_exitcode)
+    if !findings.is_empty() {
+        return Some(plan.options.error_exitcode);
+    }
+    // A step of CI that reads them must not take the file of the run before.
+    unwritten.then_some(FAILED)
+}
+
+/// Writes `--junit` and `--sarif`; true when one that was asked for could not be.
+async fn findings_files(plan: &Plan<'_>, hub: &Hub) -> bool {
+    type Render = fn(&Report) -> String;
+    let wanted: [(&str, &Option<PathBuf>, Render); 2] = [
+        ("--junit", &plan.options.junit, junit::render),
+        ("--sarif", &plan.options.sarif, sarif::render),
+    ];
+    if wanted.iter().all(|(_, path, _)| path.is_none()) {
+        return false;
+    }
+    let report = summary::ended_only(hub.report(&Filter::default()).await);
+    let mut unwritten = false;
+    for (option, path, render) in wanted {
+        let Some(path) = path else { continue };
+        if let Err(error) = std::fs::write(path, render(&report)) {
+            print::complain(&format!("{option} {}: {error}", path.display()));
+            unwritten = true;
+        }
+    }
+    unwritten
 }
 
 /// Does `work`; when that takes its time, `tell`s once.

@@ -3,8 +3,10 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
+use super::suppressions::SuppressionsOption;
 use super::{SocketOption, client, places, print, report};
-use crate::books::report::Process;
+use crate::books::report::{Leak, Process};
+use crate::books::suppress::is_lost;
 use crate::hub::Filter;
 use crate::web::text;
 use crate::web::view::CLASSES;
@@ -17,7 +19,7 @@ Examples:
 
 Lost blocks are those no pointer leads to: definite (nothing points to them),
 indirect (only lost blocks do), possible (only pointers into their middle).
-Without --class those three are listed. The process stands still for a moment.";
+Without --class those three are listed, suppressed ones left out. The process stands still for a moment.";
 
 /// Sites in a text report unless `--limit` says otherwise.
 const TEXT_SITES: usize = 20;
@@ -37,6 +39,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
+    suppressions: SuppressionsOption,
+    #[command(flatten)]
     socket: SocketOption,
 }
 
@@ -50,6 +54,7 @@ enum Format {
 
 /// Asks, waits, prints.
 pub(crate) fn main(options: &Options) -> Result<(), String> {
+    let rules = options.suppressions.load()?;
     let socket = places::socket(options.socket.socket.as_deref());
     let url = client::url(&socket)?;
     let path = format!(
@@ -63,9 +68,10 @@ pub(crate) fn main(options: &Options) -> Result<(), String> {
         class: options.class.clone(),
         ..Filter::default()
     };
-    let mut report = report::of_process(&url, &checked.id, &filter)?;
+    let mut report = report::of_process(&url, &checked.id, &filter, &rules)?;
     if options.class.is_none() {
-        report.leaks.retain(|leak| leak.class != "reachable");
+        let listed = |leak: &Leak| is_lost(&leak.class) && leak.suppressed.is_none();
+        report.leaks.retain(listed);
     }
     let usual = if options.format == Format::Text {
         TEXT_SITES

@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod signals;
 mod summary;
+mod suppressions;
 mod whatif;
 
 use std::path::PathBuf;

@@ -5,12 +5,14 @@ use std::path::Path;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
+use super::suppressions::SuppressionsOption;
 use super::{SocketOption, client, places, print};
 use crate::books::report::Report;
+use crate::books::suppress::Rules;
 use crate::capture::{self, CaptureError};
 use crate::hub::Filter;
 use crate::web::view::CLASSES;
-use crate::web::{csv, folded, leaks_page, text};
+use crate::web::{csv, folded, junit, leaks_page, sarif, text};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,6 +43,8 @@ pub(crate) struct Options {
     #[arg(short = 'f', long = "filter", value_name = "TEXT")]
     query: Option<String>,
     #[command(flatten)]
+    suppressions: SuppressionsOption,
+    #[command(flatten)]
     socket: SocketOption,
 }
 
@@ -57,24 +61,29 @@ enum Format {
     Html,
     /// Stacks for flame graph tools
     Folded,
+    /// Lost sites for code hosts and editors (2.1.0)
+    Sarif,
+    /// Lost sites as test cases
+    Junit,
 }
 
 /// Prints it.
 pub(crate) fn main(options: &Options) -> Result<(), String> {
     let filter = filter(options);
+    let rules = options.suppressions.load()?;
     let path = Path::new(&options.source);
     let report = if path.is_file() {
-        match from_file(path, &filter) {
+        match from_file(path, &filter, &rules) {
             Ok(report) => report,
             Err(CaptureError::NotACapture { .. }) if is_name(&options.source) => {
                 // A file that happens to be called like a process, as its own binary is.
                 let other = format!("{} is not a capture, and", path.display());
-                from_daemon(options, &filter).map_err(|why| format!("{other} {why}"))?
+                from_daemon(options, &filter, &rules).map_err(|why| format!("{other} {why}"))?
             }
             Err(error) => return Err(error.to_string()),
         }
     } else {
-        from_daemon(options, &filter)?
+        from_daemon(options, &filter, &rules)?
     };
     print::out(&render(options.format, &report));
     Ok(())
@@ -96,42 +105,55 @@ fn is_name(source: &str) -> bool {
     !source.ends_with(".pgs") && !source.contains('/')
 }
 
-fn from_file(path: &Path, filter: &Filter) -> Result<Report, CaptureError> {
-    let opened = capture::open(path)?;
+fn from_file(path: &Path, filter: &Filter, rules: &Rules) -> Result<Report, CaptureError> {
+    let mut opened = capture::open(path)?;
     if let Some(note) = opened.note {
         print::say(&format!("note: {}: {note}", path.display()));
     }
+    rules.apply(&mut opened.report);
     Ok(filter.apply(opened.report))
 }
 
-fn from_daemon(options: &Options, filter: &Filter) -> Result<Report, String> {
+fn from_daemon(options: &Options, filter: &Filter, rules: &Rules) -> Result<Report, String> {
     let source = &options.source;
     if !is_name(source) {
         return Err(format!("{source}: no such file"));
     }
     let socket = places::socket(options.socket.socket.as_deref());
     let url = client::url(&socket).map_err(|why| format!("{source} is no file, and {why}"))?;
-    of_process(&url, source, filter)
+    of_process(&url, source, filter, rules)
 }
 
 /// What the daemon at `url` knows of the process `source`.
-pub(crate) fn of_process(url: &str, source: &str, filter: &Filter) -> Result<Report, String> {
+pub(crate) fn of_process(
+    url: &str,
+    source: &str,
+    filter: &Filter,
+    rules: &Rules,
+) -> Result<Report, String> {
+    // Rules are for whole checks: sums would be wrong over a part of the sites.
+    let whole = Filter::default();
+    let asked = if rules.is_empty() { filter } else { &whole };
     let mut query = format!("process={}", client::encode(source));
-    for (name, value) in [("class", &filter.class), ("q", &filter.query)] {
+    for (name, value) in [("class", &asked.class), ("q", &asked.query)] {
         if let Some(value) = value {
             query.push_str(&format!("&{name}={}", client::encode(value)));
         }
     }
-    if let Some(limit) = filter.limit {
+    if let Some(limit) = asked.limit {
         query.push_str(&format!("&limit={limit}"));
     }
     let body = client::get(url, &format!("leaks.json?{query}"))?;
-    let report: Report = serde_json::from_slice(&body)
+    let mut report: Report = serde_json::from_slice(&body)
         .map_err(|error| format!("the daemon at {url} speaks another version: {error}"))?;
     if report.processes.is_empty() {
         return Err(format!(
             "{source} is neither a capture nor a process of the daemon at {url}; `pageshim ps` lists those"
         ));
+    }
+    if !rules.is_empty() {
+        rules.apply(&mut report);
+        report = filter.apply(report);
     }
     Ok(report)
 }
@@ -143,6 +165,8 @@ fn render(format: Format, report: &Report) -> String {
         Format::Csv => csv::leaks(report),
         Format::Html => leaks_page::standalone(report),
         Format::Folded => folded::leaks(report),
+        Format::Sarif => sarif::render(report),
+        Format::Junit => junit::render(report),
     }
 }
 

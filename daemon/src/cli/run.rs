@@ -13,7 +13,9 @@ use clap::Args;
 
 use super::failon::FailOn;
 use super::preflight::{self, Program};
+use super::suppressions::SuppressionsOption;
 use super::{LibOption, SocketOption, client, host, launch, places, print};
+use crate::books::suppress::Rules;
 use crate::shimlib;
 
 /// Exit code for our own failures.
@@ -23,7 +25,8 @@ const EXAMPLES: &str = "\
 Examples:
   pageshim run -- python3 script.py
   pageshim run -o before.pgs -- ./app --its-flag
-  pageshim run -q --fail-on 'live>1MiB,peak>200MiB,misuse>0' -- ./tests";
+  pageshim run -q --fail-on 'live>1MiB,peak>200MiB,misuse>0' -- ./tests
+  pageshim run -q --fail-on 'definite>0' --suppressions known.txt --junit lost.xml -- ./tests";
 
 /// Options of `run`.
 #[derive(Debug, Args)]
@@ -52,6 +55,14 @@ pub(crate) struct Options {
     /// Exit code when --fail-on finds something
     #[arg(long, value_name = "N", default_value_t = 23)]
     pub(crate) error_exitcode: u8,
+    #[command(flatten)]
+    pub(crate) suppressions: SuppressionsOption,
+    /// Write lost sites as JUnit test cases
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write lost sites as SARIF 2.1.0
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sarif: Option<PathBuf>,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -124,6 +135,8 @@ fn heap(text: &str) -> Result<String, String> {
 pub(crate) struct Plan<'a> {
     /// The options.
     pub(crate) options: &'a Options,
+    /// Lost blocks that are known.
+    pub(crate) suppressions: Rules,
     /// The checked program.
     pub(crate) program: Program,
     /// The shim.
@@ -196,8 +209,13 @@ pub(crate) fn main(options: &Options) -> ExitCode {
         Ok(library) => library.path,
         Err(error) => return failed(&error.to_string()),
     };
+    let suppressions = match options.suppressions.load() {
+        Ok(rules) => rules,
+        Err(why) => return failed(&why),
+    };
     let plan = Plan {
         options,
+        suppressions,
         program,
         library,
     };
@@ -210,7 +228,12 @@ pub(crate) fn main(options: &Options) -> ExitCode {
 
 /// Options only a `run` that outlives the command can honour.
 fn must_stay(options: &Options) -> bool {
-    options.output.is_some() || options.fail_on.is_some() || options.listen.is_some()
+    options.output.is_some()
+        || options.fail_on.is_some()
+        || options.listen.is_some()
+        || options.junit.is_some()
+        || options.sarif.is_some()
+        || !options.suppressions.suppressions.is_empty()
 }
 
 /// The socket the user typed, when nobody has it; else one in a directory of our own.

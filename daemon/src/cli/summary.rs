@@ -23,6 +23,14 @@ fn ended(overview: &Report) -> impl Iterator<Item = &Process> {
         .filter(move |process| seen.insert(process.pid))
 }
 
+/// The report without images that an exec replaced.
+pub(crate) fn ended_only(mut report: Report) -> Report {
+    let ids: Vec<String> = ended(&report).map(|process| process.id.clone()).collect();
+    report.processes.retain(|process| ids.contains(&process.id));
+    report.leaks.retain(|leak| ids.contains(&leak.process));
+    report
+}
+
 /// What breaks a condition, over the command and everything it started.
 pub(crate) fn judged(overview: &Report, pid: u32, conditions: &FailOn) -> Vec<String> {
     if image(overview, pid).is_none() {

@@ -145,6 +145,14 @@ fn paths() -> Value {
         "application/json",
         id,
     );
+    let id =
+        json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
+    add(
+        "/api/v1/processes/{id}/checks",
+        "The last checks of one process, newest first, with their lost sites, and the last two compared",
+        "application/json",
+        id,
+    );
     add(
         "/processes.json",
         "All processes",

@@ -24,7 +24,7 @@ use crate::web::{
 type Answer = Result<Response, Problem>;
 
 /// Every path, as `/openapi.json` lists them.
-pub(crate) const PATHS: [&str; 26] = [
+pub(crate) const PATHS: [&str; 27] = [
     "/",
     "/leaks",
     "/leaks.json",
@@ -49,6 +49,7 @@ pub(crate) const PATHS: [&str; 26] = [
     "/api/v1/processes",
     "/api/v1/processes/{id}/bill",
     "/api/v1/processes/{id}/check",
+    "/api/v1/processes/{id}/checks",
     "/api/v1/leaks",
     "/assets/{name}",
 ];
@@ -80,6 +81,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/processes", get(processes))
         .route("/api/v1/processes/{id}/bill", get(bill))
         .route("/api/v1/processes/{id}/check", post(check))
+        .route("/api/v1/processes/{id}/checks", get(checks))
         .route("/api/v1/leaks", get(leaks_json))
         .route("/assets/{name}", get(asset))
         .fallback(nowhere)
@@ -394,6 +396,12 @@ async fn check(State(app): State<Arc<App>>, Path(id): Path<String>, headers: Hea
         .processes
         .into_iter()
         .next();
+    json_answer(&found.ok_or_else(|| unknown(&id))?)
+}
+
+/// The last checks of one process, and the last two compared.
+async fn checks(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    let found = app.source.checks(&id).await;
     json_answer(&found.ok_or_else(|| unknown(&id))?)
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::bill::report::Waste;
+use crate::books::history::Checks;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
@@ -30,6 +31,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
     /// Checks a running process for lost blocks; its id.
     fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>>;
+    /// The last checks of a process.
+    fn checks<'a>(&'a self, wanted: &'a str) -> Answer<'a, Option<Checks>>;
     /// The metrics text.
     fn metrics(&self) -> Answer<'_, String>;
     /// Are new processes accepted?
@@ -63,6 +66,10 @@ impl Source for Hub {
 
     fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>> {
         Box::pin(Hub::check(self, wanted))
+    }
+
+    fn checks<'a>(&'a self, wanted: &'a str) -> Answer<'a, Option<Checks>> {
+        Box::pin(Hub::checks(self, wanted))
     }
 
     fn metrics(&self) -> Answer<'_, String> {

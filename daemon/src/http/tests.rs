@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use super::source::Answer;
 use super::*;
 use crate::bill::report::Waste;
+use crate::books::history::Checks;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
@@ -58,6 +59,10 @@ impl Source for Fixture {
                 _ => Err(NoCheck::Unknown),
             }
         })
+    }
+
+    fn checks<'a>(&'a self, wanted: &'a str) -> Answer<'a, Option<Checks>> {
+        Box::pin(async move { (wanted == "zoo").then(fixture::checks) })
     }
 
     fn metrics(&self) -> Answer<'_, String> {
@@ -162,6 +167,11 @@ fn every_route_answers() {
         ("/whatif.json", "application/json", "\"advice\":[{"),
         ("/processes.json", "application/json", "\"pid\":4711"),
         ("/api/v1/processes", "application/json", "\"pid\":4711"),
+        (
+            "/api/v1/processes/zoo/checks",
+            "application/json",
+            "\"since\":[{",
+        ),
         ("/api/v1/leaks", "application/json", "\"leaks\":[{"),
         (
             "/metrics",

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use super::{Filter, Hub, HubConfig};
 use crate::books::fake::State as Fake;
 use crate::books::report::{Process, Report};
+use crate::books::suppress::Rules;
 
 /// A hub in a directory of its own.
 pub struct Host {
@@ -34,6 +35,8 @@ impl Host {
         let config = HubConfig {
             socket: dir.join("s.sock"),
             keep_exited: 2,
+            suppressions: Rules::default(),
+            check_every: None,
         };
         let hub = Hub::start(config).await.expect("a fresh place");
         Self { hub, dir }

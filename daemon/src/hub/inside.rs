@@ -69,6 +69,7 @@ pub fn seen(record: &Arc<Record>) -> Seen {
         record: Arc::clone(record),
         observed: record.look(),
         leads: Vec::new(),
+        verdict: Arc::default(),
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::record::Record;
 use crate::books::leaks::{Detail, Lead, leak};
 use crate::books::misuse::Misused;
-use crate::books::report::{Leak, MisuseReport};
+use crate::books::report::{Leak, MisuseReport, State};
 use crate::books::summary::Observed;
+use crate::books::suppress::Verdict;
 use crate::symbols::{Session, Wanted};
 
 /// A process as looked at, with the sites chosen of it.
@@ -19,6 +20,8 @@ pub struct Seen {
     pub observed: Observed,
     /// Its sites.
     pub leads: Vec<Lead>,
+    /// Which of its lost sites are suppressed, once that is known.
+    pub verdict: Arc<Verdict>,
 }
 
 /// Leaks of one process, in the order of `leads`. Only the `depth` innermost
@@ -58,9 +61,13 @@ fn wanted(details: &[Detail], depth: usize) -> Vec<Wanted<'_>> {
 fn bare(seen: &Seen, leads: &[Lead], details: Vec<Detail>) -> Vec<Leak> {
     let process = &seen.observed.process;
     let bill = seen.record.bill();
-    let bare = |(lead, detail): (&Lead, Detail)| Leak {
-        pinned_bytes: bill.as_ref().and_then(|bill| bill.pinned(lead.site)),
-        ..leak(process, lead, detail, Vec::new())
+    let running = process.state == State::Running;
+    let bare = |(lead, detail): (&Lead, Detail)| {
+        let mut leak = leak(process, lead, detail, Vec::new());
+        leak.pinned_bytes = bill.as_ref().and_then(|bill| bill.pinned(lead.site));
+        seen.verdict.mark(&mut leak);
+        leak.growth = running.then(|| lead.growth(seen.record.slope(lead.site)));
+        leak
     };
     leads.iter().zip(details).map(bare).collect()
 }

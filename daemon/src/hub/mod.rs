@@ -9,6 +9,8 @@
 //! clock        writes the tick into connected processes
 //! bills        who holds the resident pages, on demand
 //! checks       what is lost, on demand
+//! patrol       checks of running processes now and then
+//! judged       rules held against it, and the checks before
 //! samples      asks now and then how much of a heap is resident
 //! reports      report, metrics, capture: look at every record once, then resolve names
 //! ```
@@ -31,7 +33,9 @@ mod clock;
 mod connections;
 mod endings;
 mod inside;
+mod judged;
 mod leads;
+mod patrol;
 mod procfs;
 mod record;
 mod registry;
@@ -53,8 +57,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::bill::report::Waste;
+use crate::books::history::Checks;
 use crate::books::report::{Exit, Report};
 use crate::books::sizes::Sizes;
+use crate::books::suppress::Rules;
 use crate::books::syscalls::Syscalls;
 use crate::capture::CaptureError;
 use crate::heatmap::report::{Asked, Chart};
@@ -74,6 +80,10 @@ pub struct HubConfig {
     pub socket: PathBuf,
     /// Ended processes kept in detail (200 is a good number); older ones are in totals only.
     pub keep_exited: usize,
+    /// Suppressions for the lost blocks of all processes.
+    pub suppressions: Rules,
+    /// Running processes are checked so often; `None` for on request only.
+    pub check_every: Option<Duration>,
 }
 
 /// The heart; clones are handles to the same one.
@@ -124,6 +134,9 @@ impl Hub {
         });
         tokio::spawn(connections::accept(Arc::clone(&inner), listener));
         tokio::spawn(clock::run(Arc::clone(&inner)));
+        if let Some(every) = inner.config.check_every {
+            tokio::spawn(patrol::run(Arc::clone(&inner), every));
+        }
         Ok(Self { inner })
     }
 
@@ -174,6 +187,13 @@ impl Hub {
     pub async fn check(&self, wanted: &str) -> Result<String, NoCheck> {
         let wanted = wanted.to_owned();
         self.blocking(move |inner| reports::check(inner, &wanted))
+            .await
+    }
+
+    /// The last checks of the process `wanted` (pid, name or id).
+    pub async fn checks(&self, wanted: &str) -> Option<Checks> {
+        let wanted = wanted.to_owned();
+        self.blocking(move |inner| reports::checks(inner, &wanted))
             .await
     }
 

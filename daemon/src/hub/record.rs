@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use pageshim_wire::process::word;
 use tokio::sync::Notify;
@@ -10,15 +11,18 @@ use tokio::sync::Notify;
 use super::bills::Kept;
 use super::charts;
 use super::clock::now_ns;
+use super::judged::Judged;
 use super::procfs;
 use crate::books::book::Book;
 use crate::books::calls::Row;
 use crate::books::ended::Ended;
+use crate::books::growth::{self, Trend};
 use crate::books::leaks::{Detail, Lead};
 use crate::books::misuse::{self, Misused};
 use crate::books::modules::Modules;
 use crate::books::report::{Exit, Pages, State};
 use crate::books::summary::Observed;
+use crate::books::suppress::Rules;
 use crate::books::tally::{EVENTS, Tally};
 use crate::ingest::{Arrival, SharedState};
 use crate::whatif::layers;
@@ -44,6 +48,8 @@ pub struct Record {
     pub billing: Mutex<()>,
     /// Held while it is checked: one after another.
     pub checking: Mutex<()>,
+    /// The last checks, and what rules say of the newest.
+    pub judged: Judged,
     /// The last chart of its heap, locked while the next is taken.
     pub chart: Mutex<Option<Arc<charts::Kept>>>,
     /// Told when its connection is replaced or it ended.
@@ -62,6 +68,9 @@ struct Inside {
     resident: Resident,
     misused: VecDeque<Misused>,
     bill: Option<Arc<Kept>>,
+    trend: Trend,
+    /// The suppressions that the program brought, read when it is checked.
+    rules: Rules,
 }
 
 /// What samples of resident bytes told.
@@ -122,6 +131,7 @@ impl Record {
             active: AtomicBool::new(true),
             billing: Mutex::new(()),
             checking: Mutex::new(()),
+            judged: Judged::default(),
             chart: Mutex::new(None),
             changed: Notify::new(),
             inside: Mutex::new(Inside {
@@ -134,6 +144,8 @@ impl Record {
                 resident: Resident::default(),
                 misused: VecDeque::new(),
                 bill: None,
+                trend: Trend::default(),
+                rules: Rules::default(),
             }),
         };
         (Arc::new(record), state)
@@ -211,6 +223,11 @@ impl Record {
         self.lock().bill.clone()
     }
 
+    /// The program's own suppressions.
+    pub fn rules(&self) -> Rules {
+        self.lock().rules.clone()
+    }
+
     /// Keeps a bill; of a process that ended meanwhile only what is kept of those.
     pub fn set_bill(&self, kept: Arc<Kept>) {
         let mut inside = self.lock();
@@ -278,7 +295,13 @@ impl Record {
             ..
         } = &mut *inside;
         kept.note(resident, &last.process.pages);
+        inside.note_trend();
         true
+    }
+
+    /// Bytes per minute of a site, and over how many seconds.
+    pub fn slope(&self, site: u32) -> Option<(f64, f64)> {
+        self.lock().trend.slope(site)
     }
 
     /// Live sites as of the last look.
@@ -376,6 +399,8 @@ impl Record {
         }
         inside.end = Some(end);
         inside.bill = inside.bill.as_deref().map(|kept| Arc::new(kept.ended()));
+        drop(inside);
+        self.judged.end();
         self.forget_chart();
         self.changed.notify_waiters();
         true
@@ -411,6 +436,9 @@ impl Inside {
             && let Some(observed) = book.look(&**state)
         {
             self.tally.raise(&observed.tally);
+            if observed.process.check.is_some() && self.rules.is_empty() {
+                self.rules = book.rules(&**state);
+            }
             self.last = observed;
         }
         let seen = record
@@ -418,6 +446,23 @@ impl Inside {
             .each_ref()
             .map(|counter| counter.load(Ordering::Relaxed));
         self.tally.raise_events(&seen);
+    }
+
+    /// Notes how much the largest sites hold, when it is time: no more than a hundredth of it.
+    fn note_trend(&mut self) {
+        let seconds = now_ns().saturating_sub(self.start_ns) as f64 / 1e9;
+        let Source::Live(state, book) = &self.source else {
+            return;
+        };
+        if !self.trend.is_due(seconds) {
+            return;
+        }
+        let started = Instant::now();
+        let leads = book.live(&**state, 0, growth::SITES_MAX);
+        let bytes = |lead: &Lead| (lead.site, lead.amount().bytes);
+        let largest: Vec<(u32, u64)> = leads.iter().map(bytes).collect();
+        let rest = 100.0 * started.elapsed().as_secs_f64();
+        self.trend.note(seconds, rest, &largest);
     }
 
     /// Finds the stacks of misuses while there is a state to find them in.

@@ -8,12 +8,14 @@ use std::time::Instant;
 use super::checks::{self, NoCheck};
 use super::leads::{Seen, misuse, resolve, resolve_mixed, written_mixed};
 use super::record::Record;
-use super::{Inner, bills, charts, inside, registry, syscalls};
+use super::{Inner, bills, charts, inside, judged, registry, syscalls};
 use crate::bill::report::{Bill, Waste};
 use crate::books::filter::Filter;
+use crate::books::history::Checks;
 use crate::books::leaks::Lead;
 use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
 use crate::books::sizes::{Entry, Sizes};
+use crate::books::summary::Observed;
 use crate::books::syscalls::Syscalls;
 use crate::capture::{CaptureError, Counts, Writer};
 use crate::heatmap::report::{Asked, Chart};
@@ -61,11 +63,7 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
             };
             let mut leads = record.by_class(record.live(filter.min_bytes, most));
             leads.retain(|lead| filter.takes_class(lead.class_name()));
-            seen.push(Seen {
-                record,
-                observed,
-                leads,
-            });
+            seen.push(look_judged(inner, &mut session, record, observed, leads));
         }
     }
     let leads = ranked(&mut seen, most);
@@ -83,6 +81,25 @@ pub fn report(inner: &Inner, filter: &Filter) -> Report {
         processes: processes(&mut session, &seen, filter.limit != Some(0)),
         leaks,
     }
+}
+
+/// A look at a process, with what the rules say of its check.
+fn look_judged(
+    inner: &Inner,
+    session: &mut Session<'_>,
+    record: Arc<Record>,
+    observed: Observed,
+    leads: Vec<Lead>,
+) -> Seen {
+    let verdict = Arc::default();
+    let mut seen = Seen {
+        record,
+        observed,
+        leads,
+        verdict,
+    };
+    judged::judge(session, &mut seen, &inner.config.suppressions);
+    seen
 }
 
 /// The last bill; of the first few running processes a new one.
@@ -118,8 +135,37 @@ pub fn check(inner: &Inner, wanted: &str) -> Result<String, NoCheck> {
     found.retain(|record| filter.takes_process(&record.look().process));
     found.sort_by_key(|record| record.end().is_some());
     let record = found.first().ok_or(NoCheck::Unknown)?;
-    checks::check(record).map_err(NoCheck::Failed)?;
-    Ok(record.look().process.id)
+    check_record(inner, record).map_err(NoCheck::Failed)
+}
+
+/// Checks a process, and judges what was found; its id.
+pub fn check_record(inner: &Inner, record: &Arc<Record>) -> Result<String, String> {
+    checks::check(record)?;
+    let mut session = inner.symbols.session();
+    let seen = look_judged(
+        inner,
+        &mut session,
+        Arc::clone(record),
+        record.look(),
+        Vec::new(),
+    );
+    Ok(seen.observed.process.id)
+}
+
+/// The last checks of the process that is asked for: of several the newest that runs.
+pub fn checks(inner: &Inner, wanted: &str) -> Option<Checks> {
+    let filter = Filter {
+        process: Some(wanted.to_owned()),
+        ..Filter::default()
+    };
+    let mut found = records(inner);
+    found.retain(|record| filter.takes_process(&record.look().process));
+    found.sort_by_key(|record| record.end().is_some());
+    let record = found.into_iter().next()?;
+    let observed = record.look();
+    let mut session = inner.symbols.session();
+    let seen = look_judged(inner, &mut session, record, observed, Vec::new());
+    Some(seen.record.judged.checks(&seen.observed.process))
 }
 
 /// The chart of the process that is asked for: of the newest that runs when there are
@@ -188,6 +234,7 @@ pub fn whatif(inner: &Inner, filter: &Filter) -> WhatIf {
             record,
             observed,
             leads: Vec::new(),
+            verdict: Arc::default(),
         };
         let sites = resolve(&mut session, &seen, &leads, usize::MAX);
         entry::entry(&seen.observed.process, sites)
@@ -250,6 +297,7 @@ pub fn metrics(inner: &Inner) -> String {
             record,
             observed,
             leads,
+            verdict: Arc::default(),
         };
         let leaks = resolve(&mut session, &seen, &seen.leads, 1);
         subjects.push(Subject {
@@ -274,10 +322,11 @@ pub fn metrics(inner: &Inner) -> String {
 
 /// Writes everything known to a file, a chunk at a time.
 pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
-    let look = |record: Arc<Record>| Seen {
-        observed: record.look(),
-        leads: record.by_class(record.live(0, usize::MAX)),
-        record,
+    let mut session = inner.symbols.session();
+    let look = |record: Arc<Record>| {
+        let observed = record.look();
+        let leads = record.by_class(record.live(0, usize::MAX));
+        look_judged(inner, &mut session, record, observed, leads)
     };
     let mut seen: Vec<Seen> = records(inner).into_iter().map(look).collect();
     let leads = ranked(&mut seen, usize::MAX);
@@ -290,7 +339,6 @@ pub fn capture(inner: &Inner, path: &Path) -> Result<(), CaptureError> {
         })
         .filter(|(_, lead)| lead.sums.live().blocks == 0)
         .collect();
-    let mut session = inner.symbols.session();
     let processes = processes(&mut session, &seen, true);
     let counts = Counts {
         processes: processes.len(),

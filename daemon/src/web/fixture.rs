@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::bill::report::{Bill, Entry, Pinner, Shares, Site, Waste};
 use crate::books::check::{Check, Classes};
+use crate::books::history::{Checks, History, LostSite};
 use crate::books::report::{
     Amount, Exit, Frame, Leak, MisuseReport, Pages, Process, Report, SCHEMA_VERSION, State,
     Syscalls, Threads,
@@ -15,6 +16,24 @@ use crate::whatif::report as whatif;
 
 /// A function name as an attacker would choose it.
 pub(crate) const HOSTILE: &str = "evil<script>alert(1)</script>\"'&\u{1b}[31m=cmd";
+
+/// What `python3` prints of a script that reads `input`.
+pub(crate) fn python(script: &str, input: &str) -> String {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is there");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("read");
+    drop(stdin);
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success(), "python3 refused\n{input}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
 
 fn frame(function: &str, file: Option<(&str, u32)>, module: &str, inlined: bool) -> Frame {
     Frame {
@@ -36,6 +55,8 @@ fn leak(process: &str, site: &str, bytes: u64, blocks: u64, stack: Vec<Frame>) -
         blocks,
         bytes,
         held: None,
+        suppressed: None,
+        growth: None,
         pinned_bytes: None,
         total_blocks: blocks * 3,
         total_bytes: bytes * 3,
@@ -219,6 +240,34 @@ pub(crate) fn report() -> Report {
             cut,
             lost,
         ],
+    }
+}
+
+/// Two checks of the zoo, the newer with more lost.
+pub(crate) fn checks() -> Checks {
+    let site = |blocks: u64| LostSite {
+        site: "00000000000000aa".to_owned(),
+        class: "definite".to_owned(),
+        blocks,
+        bytes: blocks * 64,
+        function: HOSTILE.to_owned(),
+        suppressed: None,
+    };
+    let mut history = History::default();
+    for number in 1..=2 {
+        let check = Check {
+            number,
+            ..Check::default()
+        };
+        history.note(check, vec![site(number * 3)], 1);
+    }
+    Checks {
+        schema_version: SCHEMA_VERSION,
+        process: zoo().id,
+        pid: 4711,
+        name: "zoo".to_owned(),
+        checks: history.newest_first(),
+        since: history.since(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::books::check::Check;
 use crate::books::report::{Process, State};
+use crate::books::suppress::Used;
 use crate::web::{units, words};
 
 /// The check of one process, for its part of a page.
@@ -23,6 +24,8 @@ pub(crate) struct Found {
     pub(crate) meaning: &'static str,
     pub(crate) bytes: String,
     pub(crate) blocks: String,
+    /// What of it is suppressed.
+    pub(crate) suppressed: Option<String>,
 }
 
 const MEANINGS: [(&str, &str); 4] = [
@@ -47,6 +50,7 @@ pub(crate) fn of(process: &Process) -> Lost<'_> {
             meaning,
             bytes: units::bytes(bytes),
             blocks: units::counted(blocks, "block"),
+            suppressed: suppressed(process, class),
         })
     };
     Lost {
@@ -56,6 +60,12 @@ pub(crate) fn of(process: &Process) -> Lost<'_> {
         notes: process.check.as_ref().map(notes).unwrap_or_default(),
         button: process.state == State::Running,
     }
+}
+
+/// `4.0 KiB in 1 block`, of a class.
+pub(crate) fn suppressed(process: &Process, class: &str) -> Option<String> {
+    let amount = process.check.as_ref()?.suppressed.named(class)?;
+    (amount.blocks > 0).then(|| words::amount(amount, None))
 }
 
 /// One line: when, how, how long.
@@ -115,6 +125,25 @@ fn notes(check: &Check) -> Vec<String> {
             units::counted(check.unrecorded_blocks, "block")
         ));
     }
+    if !check.suppressions.is_empty() {
+        let rule = |used: &Used| {
+            let (pattern, blocks) = (
+                words::clean(&used.pattern),
+                units::counted(used.blocks, "block"),
+            );
+            format!("leak:{pattern} ({blocks})")
+        };
+        let rules: Vec<String> = check.suppressions.iter().map(rule).collect();
+        notes.push(format!("Suppressed by {}.", rules.join(", ")));
+    }
+    match check.since.as_deref() {
+        None => {}
+        Some([]) => notes.push("Nothing changed since the check before.".to_owned()),
+        Some(changes) => {
+            let changes: Vec<String> = changes.iter().map(words::change).collect();
+            notes.push(format!("Since the check before: {}.", changes.join(", ")));
+        }
+    }
     if check.strict {
         notes.push("Only modules' data, stacks and thread-local storage were roots.".to_owned());
     }
@@ -124,6 +153,7 @@ fn notes(check: &Check) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::books::report::Amount;
     use crate::web::fixture;
 
     // Goal: each state of a check is told. Method: the fixture's processes, and each method.
@@ -145,6 +175,32 @@ mod tests {
         let told = of(&process);
         assert!(told.how.contains("a copy was searched"), "{}", told.how);
         assert_eq!(told.notes.len(), 2);
+        let check = process.check.as_mut().expect("checked");
+        check.suppressed.definite = Amount {
+            bytes: 64,
+            blocks: 2,
+        };
+        check.suppressions = vec![Used {
+            pattern: "node".to_owned(),
+            blocks: 2,
+            bytes: 64,
+        }];
+        check.since = fixture::checks().since;
+        let told = of(&process);
+        assert_eq!(
+            told.classes[0].suppressed.as_deref(),
+            Some("64 B in 2 blocks")
+        );
+        assert!(
+            told.notes[2].contains("leak:node (2 blocks)"),
+            "{:?}",
+            told.notes
+        );
+        assert!(
+            told.notes[3].contains("+3 blocks of evil"),
+            "{:?}",
+            told.notes
+        );
         process.check.as_mut().expect("checked").trouble = Some("no".to_owned());
         assert!(of(&process).classes.is_empty() && how(&process).contains("has no result: no"));
     }

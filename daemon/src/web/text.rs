@@ -195,10 +195,13 @@ fn classes(process: &Process) -> String {
     }
     let class = |name| {
         let (bytes, blocks) = words::class(process, name).unwrap_or_default();
+        let suppressed = lost::suppressed(process, name);
+        let suppressed = suppressed.map(|amount| format!(" (suppressed: {amount})"));
         format!(
-            "{name} {} in {}",
+            "{name} {} in {}{}",
             units::bytes(bytes),
-            units::counted(blocks, "block")
+            units::counted(blocks, "block"),
+            suppressed.unwrap_or_default()
         )
     };
     ["definite", "indirect", "possible", "reachable"]
@@ -285,9 +288,10 @@ fn site_block(out: &mut String, report: &Report, number: usize, leak: &Leak) {
         .unwrap_or_default();
     let _ = writeln!(
         out,
-        "\n{number:>4}. {}, {}, first seen {}, thread {}, {owner}, site {}",
+        "\n{number:>4}. {}, {}{}, first seen {}, thread {}, {owner}, site {}",
         words::site_amount(leak),
         clean(&leak.class),
+        remarks(leak),
         words::first_seen(leak, process),
         clean(&leak.thread),
         clean(&leak.site),
@@ -309,6 +313,15 @@ fn site_block(out: &mut String, report: &Report, number: usize, leak: &Leak) {
             clean(words::incomplete(reason))
         );
     }
+}
+
+/// What else there is to say of a site's class.
+fn remarks(leak: &Leak) -> String {
+    let suppressed = leak.suppressed.as_ref();
+    let suppressed = suppressed.map(|pattern| format!(" (suppressed by leak:{})", clean(pattern)));
+    let growth = leak.growth.as_ref();
+    let growth = growth.map(|growth| format!(", {}", words::growth(leak, growth)));
+    suppressed.unwrap_or_default() + &growth.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -261,7 +261,8 @@ pub fn in_core(address: usize, bytes: usize, into: &mut [u8]) -> bool {
 pub fn has_filter() -> bool {
     const PR_GET_SECCOMP: usize = 21;
     // SAFETY: reads a number from the kernel.
-    unsafe { call(number::PRCTL, [PR_GET_SECCOMP, 0, 0, 0, 0, 0]) } != Ok(0)
+    let mode = unsafe { call(number::PRCTL, [PR_GET_SECCOMP, 0, 0, 0, 0, 0]) };
+    mode != Ok(0)
 }
 
 /// Threads of this process; `None` when the kernel does not tell.

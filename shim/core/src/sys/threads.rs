@@ -170,7 +170,10 @@ mod tests {
     fn own_memory_is_copied_with_care() {
         let (from, mut into) = ([1u64, 2, 3], [0u64; 3]);
         let at = into.as_mut_ptr().expose_provenance();
-        assert_eq!(copy_range(from.as_ptr().expose_provenance(), at, 24), Ok(24));
+        assert_eq!(
+            copy_range(from.as_ptr().expose_provenance(), at, 24),
+            Ok(24)
+        );
         assert_eq!(into, from);
         assert!(copy_range(4096, at, 24).is_err());
     }
