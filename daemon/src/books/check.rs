@@ -32,7 +32,14 @@ pub struct Check {
     /// signal), `alone` (by its only thread).
     #[serde(default)]
     pub method: String,
-    /// Why there is no result; null when there is one.
+    /// `done`, or `failed`: there is no result then.
+    #[serde(default)]
+    pub state: String,
+    /// Why it failed, or was made another way than by fork: `none`, `no_records`, `fork`, `filter`,
+    /// `memory`, `too_long`, `system`.
+    #[serde(default)]
+    pub reason: String,
+    /// Why there is no result, in words; null when there is one.
     #[serde(default)]
     pub trouble: Option<String>,
     /// Why it was not made by fork, where it was asked for; null else.
@@ -169,13 +176,14 @@ pub fn read(view: &dyn View, layout: &Layout) -> Option<Check> {
         _ => return None,
     };
     let amount = |class: Class| amount(&bytes, word::CLASSES + 2 * class as usize);
-    let method = usize::try_from(at(word::METHOD)).unwrap_or(usize::MAX);
     let on_request = at(word::TRIGGER) == Trigger::Request as u64;
-    let by_fork = method == Method::Fork as usize;
+    let by_fork = at(word::METHOD) == Method::Fork as u64;
     Some(Check {
         trigger: if on_request { "request" } else { "exit" }.to_owned(),
-        method: (*METHOD_NAMES.get(method).unwrap_or(&"unknown")).to_owned(),
+        method: name(&METHOD_NAMES, at(word::METHOD)),
         note: (trouble.is_none() && !by_fork && why != 0).then(|| reason(why).to_owned()),
+        state: if trouble.is_none() { "done" } else { "failed" }.to_owned(),
+        reason: name(&REASON_NAMES, why),
         trouble,
         at_seconds: ms_from_tick(at(word::TICK)) as f64 / 1000.0,
         pause_ns: at(word::PAUSE_NS),
@@ -211,6 +219,11 @@ pub fn rules(view: &dyn View, layout: &Layout) -> Rules {
         return Rules::default();
     }
     Rules::lenient(&String::from_utf8_lossy(&text))
+}
+
+fn name(names: &[&str], number: u64) -> String {
+    let index = usize::try_from(number).unwrap_or(usize::MAX);
+    (*names.get(index).unwrap_or(&"unknown")).to_owned()
 }
 
 fn amount(bytes: &[u8], index: usize) -> Amount {

@@ -27,6 +27,8 @@ pub struct Judged(Mutex<Inside>);
 #[derive(Debug, Default)]
 struct Inside {
     history: History,
+    /// The process has ended: fewer checks are kept, also when the last is judged only now.
+    ended: bool,
     verdict: Arc<Verdict>,
 }
 
@@ -37,7 +39,9 @@ impl Judged {
 
     /// Keeps the newest checks of a process that ended.
     pub fn end(&self) {
-        self.lock().history.keep(CHECKS_ENDED);
+        let mut inside = self.lock();
+        inside.ended = true;
+        inside.history.keep(CHECKS_ENDED);
     }
 
     /// `/api/v1/processes/{id}/checks`.
@@ -70,6 +74,9 @@ pub fn judge(session: &mut Session<'_>, seen: &mut Seen, rules: &Rules) {
         verdict.note(&mut noted);
         let sites = leaks.iter().map(|leak| site(leak, &verdict)).collect();
         inside.history.note(noted, sites, total);
+        if inside.ended {
+            inside.history.keep(CHECKS_ENDED);
+        }
         inside.verdict = Arc::new(verdict);
     }
     seen.verdict = Arc::clone(&inside.verdict);
