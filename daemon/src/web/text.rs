@@ -132,14 +132,13 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
         facts.push(("sampled", format!("each {each} on average: {said}")));
     }
     facts.push(("peak", peak));
-    match &process.check {
-        Some(_) => {
-            facts.push(("live", live));
-            facts.push(("leaks", classes(process)));
-            facts.push(("check", lost::how(process)));
-        }
-        None if process.exit.is_some() => facts.push(("at exit", live + " live")),
+    match process.exit {
+        Some(_) => facts.push(("at exit", live + " live")),
         None => facts.push(("live", live)),
+    }
+    if process.check.is_some() {
+        facts.push(("leaks", classes(process)));
+        facts.push(("check", lost::how(process)));
     }
     facts.push((
         "total",

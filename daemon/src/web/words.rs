@@ -174,9 +174,16 @@ pub(crate) fn no_sites(report: &Report) -> String {
     if report.processes.iter().all(count) {
         return "count mode records totals only; run it with --mode exact for stacks".to_owned();
     }
+    let blocks = units::counted(blocks, "block");
+    if report
+        .processes
+        .iter()
+        .any(|process| class(process, "definite").is_some())
+    {
+        return format!("{blocks} live, none of them of a class or site that was asked for");
+    }
     format!(
-        "{} live, but the filters let no site through (without a reachability check each is of class live)",
-        units::counted(blocks, "block")
+        "{blocks} live, but the filters let no site through (without a reachability check each is of class live)"
     )
 }
 
