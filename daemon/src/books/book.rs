@@ -6,7 +6,7 @@ use pageshim_wire::stack::Record;
 use pageshim_wire::word_at;
 
 use super::calls;
-use super::check::{self, Row};
+use super::check::{self, Last, Row};
 use super::header::Header;
 use super::leaks::{Detail, Lead, Rank, Top, incomplete};
 use super::modules::Modules;
@@ -27,6 +27,7 @@ pub struct Book {
     modules: Modules,
     names: Vec<String>,
     counts: Counted,
+    last: Option<Last>,
 }
 
 impl Book {
@@ -38,6 +39,7 @@ impl Book {
             modules: Modules::default(),
             names: Vec::new(),
             counts: Counted::default(),
+            last: None,
         }
     }
 
@@ -60,7 +62,8 @@ impl Book {
             threads.make_whole();
         }
         let mut observed = observe(&header, &threads);
-        observed.process.check = check::read(view, &self.layout);
+        self.last = Last::read(view, &self.layout, self.counts.sites, self.last.take());
+        observed.process.check = self.last.as_ref().map(|last| last.check.clone());
         if let Some(interval) = interval {
             let process = &mut observed.process;
             process.sampling = Some(self.sampling(view, interval));
@@ -108,8 +111,10 @@ impl Book {
     }
 
     /// What the last check found of a site.
-    pub fn found(&self, view: &dyn View, site: u32) -> Row {
-        check::row(view, &self.layout, site)
+    pub fn found(&self, site: u32) -> Row {
+        self.last
+            .as_ref()
+            .map_or_else(Row::default, |last| last.row(site))
     }
 
     /// The suppressions that the program itself brought.

@@ -5,6 +5,8 @@
 //!     `live`, what was freed since is taken off where it must have been, reachable
 //!     first, because nobody can free what is lost.
 
+use std::collections::HashMap;
+
 use pageshim_wire::check::{
     CLASS_NAMES, CLASSES, Class, METHOD_NAMES, Method, REASON_NAMES, ROW_BYTES, SUPPRESSIONS_AT,
     SUPPRESSIONS_MAX, State, Trigger, option, row, word,
@@ -17,8 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::history::Change;
 use super::report::Amount;
 use super::suppress::{Rules, Used};
-use super::view::View;
+use super::view::{View, each_range};
 
+/// Rows read at once.
+const PIECE_ROWS: u64 = 512;
 /// Words of the header that are read.
 const WORDS: usize = 32;
 
@@ -233,21 +237,84 @@ fn amount(bytes: &[u8], index: usize) -> Amount {
     }
 }
 
-/// What the last check found of `site`.
-pub fn row(view: &dyn View, layout: &Layout, site: u32) -> Row {
-    let mut bytes = [0; ROW_BYTES as usize];
-    if u64::from(site) >= layout.site_capacity
-        || !view.read(layout.check_row(u64::from(site)), &mut bytes)
-    {
-        return Row::default();
+/// The last whole result, kept while the next one is written.
+#[derive(Debug)]
+pub struct Last {
+    /// What it says of the process.
+    pub check: Check,
+    rows: HashMap<u32, Row>,
+}
+
+impl Last {
+    /// The last result, or `before` where that is still it, or another is being written.
+    pub fn read(
+        view: &dyn View,
+        layout: &Layout,
+        sites: u64,
+        before: Option<Self>,
+    ) -> Option<Self> {
+        let Some(check) = read(view, layout) else {
+            return before;
+        };
+        match before {
+            Some(before) if before.check.number == check.number => Some(Self { check, ..before }),
+            before => {
+                let rows = rows(view, layout, sites);
+                // Written anew meanwhile: half of each.
+                let whole = read(view, layout).is_some_and(|now| now.number == check.number);
+                if whole {
+                    Some(Self { check, rows })
+                } else {
+                    before
+                }
+            }
+        }
     }
+
+    /// What was found of a site.
+    pub fn row(&self, site: u32) -> Row {
+        self.rows.get(&site).copied().unwrap_or_default()
+    }
+}
+
+/// Rows that hold anything.
+fn rows(view: &dyn View, layout: &Layout, sites: u64) -> HashMap<u32, Row> {
+    let mut found = HashMap::new();
+    let sites = sites.min(layout.site_capacity);
+    let first = layout.check_row(0);
+    let mut piece = vec![0; (PIECE_ROWS * ROW_BYTES) as usize];
+    each_range(view, first, layout.check_row(sites), |from, to| {
+        let mut site = (from - first) / ROW_BYTES;
+        let last = (to - first).div_ceil(ROW_BYTES).min(sites);
+        while site < last {
+            let count = (last - site).min(PIECE_ROWS);
+            let piece = &mut piece[..(count * ROW_BYTES) as usize];
+            if !view.read(layout.check_row(site), piece) {
+                return;
+            }
+            let all = piece.chunks_exact(ROW_BYTES as usize).map(row_of);
+            let held = (site as u32..).zip(all).filter(|(_, row)| row.holds());
+            found.extend(held);
+            site += count;
+        }
+    });
+    found
+}
+
+impl Row {
+    fn holds(&self) -> bool {
+        self.classes.iter().any(|amount| amount.blocks > 0)
+    }
+}
+
+fn row_of(bytes: &[u8]) -> Row {
     let mut found = Row {
-        held: amount(&bytes, row::HELD),
+        held: amount(bytes, row::HELD),
         ..Row::default()
     };
     for class in 0..CLASSES {
-        found.classes[class] = amount(&bytes, row::CLASSES + 2 * class);
-        found.oldest[class] = word_at(&bytes, row::OLDEST + class);
+        found.classes[class] = amount(bytes, row::CLASSES + 2 * class);
+        found.oldest[class] = word_at(bytes, row::OLDEST + class);
     }
     found
 }
@@ -385,7 +452,21 @@ mod tests {
         );
         let failed = read(&state.view(), &layout).expect("whole");
         assert!(failed.trouble.expect("why").contains("refused"));
-        assert_eq!(row(&state.view(), &layout, u32::MAX), Row::default());
+        let site = layout.check_row(5);
+        state.put(site, 2);
+        state.put(site + 8, 64);
+        let last = Last::read(&state.view(), &layout, 9, None).expect("whole");
+        assert_eq!(last.row(5).classes[0], some(2, 64));
+        assert_eq!(last.row(u32::MAX), Row::default());
+        state.put(site, 3);
+        let last = Last::read(&state.view(), &layout, 9, Some(last)).expect("the same");
+        assert_eq!(last.row(5).classes[0].blocks, 2, "read once");
+        state.put(layout.check(), 3);
+        let last = Last::read(&state.view(), &layout, 9, Some(last)).expect("being written");
+        assert_eq!(last.row(5).classes[0].blocks, 2, "the one before");
+        state.put(layout.check(), 4);
+        let last = Last::read(&state.view(), &layout, 9, Some(last)).expect("new");
+        assert_eq!(last.row(5).classes[0].blocks, 3);
     }
 
     // Goal: a program's own rules are read, however long it says they are. Method: a text by hand.

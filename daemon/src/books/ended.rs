@@ -88,7 +88,7 @@ impl Ended {
             by_site: Vec::new(),
         };
         for lead in leads {
-            let found = book.found(view, lead.site);
+            let found = book.found(lead.site);
             ended.keep(lead, found, book.detail(view, lead.site));
         }
         ended.stacks.seal();

@@ -235,6 +235,9 @@ fn fork(order: &Order, memory: &Memory, held: &mut Held, lent: Pid) -> Result<Op
                 libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK,
             )) => {
                 let copy = ptrace::getevent(lent)?;
+                if held.was_stopped {
+                    see_home(order, held, lent);
+                }
                 held.let_go(lent);
                 return Ok(Some(Pid::from_raw(copy as libc::pid_t)));
             }
@@ -247,6 +250,21 @@ fn fork(order: &Order, memory: &Memory, held: &mut Held, lent: Pid) -> Result<Op
             }
             _ if Instant::now() > deadline => return Err(Errno::ETIMEDOUT),
             _ => std::thread::sleep(POLL),
+        }
+    }
+}
+
+/// Lets the lent thread of a process that a signal has stopped run until it is back where it was:
+/// let go earlier, it would stop on the way, and nobody could lend it again.
+fn see_home(order: &Order, held: &mut Held, lent: Pid) {
+    let deadline = Instant::now() + STOP;
+    loop {
+        let _ = ptrace::cont(lent, None);
+        std::thread::sleep(POLL);
+        let stopped = held.stop_again(lent, STOP);
+        let away = lent_thread(held, lent).is_ok_and(|thread| is_behind(&order.door, &thread));
+        if !stopped || !away || Instant::now() > deadline {
+            return;
         }
     }
 }
@@ -305,5 +323,8 @@ fn mark_in_place(
     }
     let done = memory.answer() != 0;
     held.stop_again(lent, STOP);
+    if done && held.was_stopped {
+        see_home(order, held, lent);
+    }
     Ok(done)
 }

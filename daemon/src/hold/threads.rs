@@ -34,6 +34,8 @@ pub struct Held {
     /// Threads that did not stop in time.
     pub missed: u64,
     seized: HashSet<Pid>,
+    /// A stop signal had stopped it before.
+    pub was_stopped: bool,
     since: Instant,
 }
 
@@ -45,6 +47,7 @@ impl Held {
             threads: Vec::new(),
             missed: 0,
             seized: HashSet::new(),
+            was_stopped: is_stopped(pid),
             since: Instant::now(),
         };
         let deadline = Instant::now() + limit;
@@ -166,6 +169,15 @@ fn tids(pid: u32) -> Vec<Pid> {
         .filter_map(number)
         .map(Pid::from_raw)
         .collect()
+}
+
+/// True for a process that a stop signal holds.
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    state == Some('T')
 }
 
 fn is_there(pid: u32, tid: Pid) -> bool {

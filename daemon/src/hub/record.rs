@@ -320,7 +320,7 @@ impl Record {
             return leads;
         }
         let found = |site| match &inside.source {
-            Source::Live(state, book) => book.found(&**state, site),
+            Source::Live(_, book) => book.found(site),
             Source::Ended(ended) => ended.found(site),
         };
         let split = |lead: Lead| lead.by_class(&found(lead.site));

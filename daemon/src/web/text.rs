@@ -411,7 +411,7 @@ mod tests {
         report.leaks.clear();
         let text = super::report(&report);
         assert!(
-            text.contains("\nno sites: 1,205 blocks live, but"),
+            text.contains("\nno sites: 1,205 blocks live, none of them"),
             "{text}"
         );
     }

@@ -465,6 +465,11 @@ mod tests {
     #[test]
     fn an_empty_list_has_a_reason() {
         let mut report = fixture::report();
+        assert!(no_sites(&report).contains("1,205 blocks live, none of them of a class"));
+        report
+            .processes
+            .iter_mut()
+            .for_each(|process| process.check = None);
         assert!(no_sites(&report).contains("1,205 blocks live, but the filters"));
         for process in &mut report.processes {
             process.mode = "count".to_owned();
