@@ -130,7 +130,7 @@ int main(int argc, char **argv)
         if (answer > 0 && read(0, room, sizeof room) <= 0)
             break;
     }
-    int lively = naps > 0 && waits > 0 && (threads < 4 || spins > 0) && (threads < 5 || blocks > 0);
+    int lively = naps > 0 && (threads < 2 || waits > 0) && (threads < 4 || spins > 0) && (threads < 5 || blocks > 0);
     printf("noticed %ld lively %d\n", (long)noticed, lively);
     fflush(stdout);
     _exit(noticed != 0 || !lively);
