@@ -157,6 +157,25 @@ fn a_filtered_program_is_left_alone() {
     assert_eq!(running.finish().ended, Ended::Code(0));
 }
 
+// Goal: a process that only has the id is not written to. Method: an order for another one.
+#[test]
+fn another_process_with_the_id_is_left_alone() {
+    let mut running = Job::new(program("bystander.c")).arg("2").start();
+    running.wait_for("ready", 1);
+    let order = format!(
+        r#"{{"pid":{},"door":{{"entry":4096,"stack":8192,"threads":4096,"threads_max":9,"saved":4096}},"state_inode":77,"in_place":false,"limit_ms":1000}}"#,
+        running.pid()
+    );
+    let said = Job::new(places::pageshim())
+        .args(["hold", &order])
+        .run()
+        .ok()
+        .stdout;
+    assert!(said.contains("another process's"), "{said}");
+    let outcome = running.finish();
+    assert!(outcome.stdout.contains("noticed 0"), "{}", outcome.stdout);
+}
+
 // Goal: two who ask at once both get an answer, one after the other. Method: four at a time.
 #[test]
 fn requests_wait_for_each_other() {

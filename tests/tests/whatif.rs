@@ -181,7 +181,8 @@ fn planted_patterns_are_advised() {
     assert!(text.contains("jemalloc  model"), "{text}");
 }
 
-// Goal: the page heap's cost is told by who runs on it. Method: the same program on page; page and twin.
+// Goal: the page heap's cost is told by who runs on it, here and where the waste is shown. Method:
+// the same program on page; pages and twins.
 #[test]
 fn a_page_for_each_small_block_is_advised_against() {
     let daemon = Daemon::start();
@@ -191,6 +192,12 @@ fn a_page_for_each_small_block_is_advised_against() {
     let entry = entry(&daemon, "ends");
     let advice = advised(&entry, "page_blocks", "hold an OS page each");
     assert_eq!(advice["confidence"], "high");
-    let page = daemon.get_as("/whatif?process=ends", "text/html").ok();
-    assert!(page.contains("hold an OS page each"), "{page}");
+    for path in ["/whatif", "/waste"] {
+        let url = format!("{path}?process=ends");
+        let page = daemon.get_as(&url, "text/html").ok();
+        assert!(page.contains("hold an OS page each"), "{path}: {page}");
+    }
+    let waste = daemon.get("/waste.json?process=ends").ok();
+    let waste: Value = serde_json::from_str(&waste).expect("JSON");
+    assert_eq!(waste["processes"][0]["advice"], entry["advice"]);
 }

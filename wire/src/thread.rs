@@ -74,8 +74,6 @@ pub mod word {
     pub const PAGE_CALLS: usize = 70;
     /// Allocations of at least [`super::LARGE_BYTES`].
     pub const LARGE: usize = 71;
-    /// Their requested bytes.
-    pub const LARGE_ALLOCATED_BYTES: usize = 72;
     /// Frees of such blocks.
     pub const LARGE_FREES: usize = 73;
     /// Sum of lifetimes in ms.

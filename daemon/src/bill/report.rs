@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cost::{Alone, Cost, Parts};
 use crate::books::report::Frame;
+use crate::whatif::report::Advice;
 
 /// `/waste.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct Entry {
     pub bill: Option<Bill>,
     /// Why there is no bill, or none of now.
     pub why_not: Option<String>,
+    /// What to do about it, most worth doing first; as in `/whatif.json`.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
 }
 
 /// Where the resident bytes of one heap go.

@@ -54,6 +54,12 @@ fn try_to(order: &Order) -> Result<Outcome, Errno> {
     }
     let memory = Memory::open(order)?;
     let mut held = stop(order)?;
+    if !maps_state(order) {
+        return Ok(Outcome {
+            trouble: "its process id is another process's by now".to_owned(),
+            ..Outcome::default()
+        });
+    }
     let mut outcome = Outcome {
         threads: held.threads.len() as u64,
         missed: held.missed,
@@ -117,6 +123,20 @@ fn is_behind(door: &Door, thread: &Stopped) -> bool {
             door.stack.wrapping_sub(STACK_BYTES),
             STACK_BYTES,
         )
+}
+
+/// True when the held process maps the state that the order is about.
+fn maps_state(order: &Order) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", order.pid)).unwrap_or_default();
+    maps.lines().any(|line| is_state(line, order.state_inode))
+}
+
+fn is_state(line: &str, inode: u64) -> bool {
+    let mut fields = line.split_whitespace().skip(4);
+    let same = fields
+        .next()
+        .is_some_and(|field| field.parse() == Ok(inode));
+    same && fields.next() == Some("/memfd:pageshim")
 }
 
 fn has_filter(pid: u32) -> bool {
@@ -327,4 +347,28 @@ fn mark_in_place(
         see_home(order, held, lent);
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: only the state itself is taken for it. Method: lines of a maps file.
+    #[test]
+    fn a_state_is_known_by_its_inode() {
+        let line = |inode: &str, name: &str| {
+            is_state(
+                &format!("7f00-7f10 rw-s 00000000 00:01 {inode} {name}"),
+                1234,
+            )
+        };
+        assert!(line(
+            "1234",
+            "                     /memfd:pageshim (deleted)"
+        ));
+        assert!(!line("12345", "/memfd:pageshim (deleted)"));
+        assert!(!line("1234", "/memfd:other (deleted)"));
+        assert!(!line("1234", "/tmp/x /memfd:pageshim"));
+        assert!(!is_state("", 0) && !is_state("7f00-7f10 rw-p 0 00:00 0", 0));
+    }
 }

@@ -24,6 +24,9 @@ pub struct Order {
     pub pid: u32,
     /// Where a thread may go.
     pub door: Door,
+    /// Inode of its shared state. The id may be another process's by now; only one that maps
+    /// this state is written to.
+    pub state_inode: u64,
     /// Mark in the process itself, never in a copy.
     pub in_place: bool,
     /// Longest time for the mark, ms.

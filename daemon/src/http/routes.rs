@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 
 use super::negotiate::Format;
 use super::problem::{self, Problem};
+use super::source::{self, Source};
 use super::{App, Processes, auth, guard, openapi};
 use crate::books::report::{Process, Report, SCHEMA_VERSION};
 use crate::hub::{Filter, NoCheck};
@@ -230,20 +231,39 @@ async fn twin<T: serde::Serialize>(
     page(render(&all, &taken))
 }
 
-async fn waste(
-    State(app): State<Arc<App>>,
+/// Asks the source for what a page of some processes shows.
+type Ask<T> = for<'a> fn(&'a dyn Source, &'a Filter) -> source::Answer<'a, T>;
+/// Renders that: all processes to choose from, what was asked for, the URL's wishes.
+type Render<T> = fn(&[Process], &T, &View) -> Result<String, askama::Error>;
+
+/// A page of the processes the URL names, or its twin.
+async fn either<T: serde::Serialize>(
+    app: &App,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    headers: &HeaderMap,
+    ask: Ask<T>,
+    render: Render<T>,
 ) -> Answer {
     let view = view(query)?;
     let filter = of_process(&view);
-    let taken = app.source.waste(&filter);
-    twin(
+    let taken = ask(app.source.as_ref(), &filter);
+    let render = |all: &[Process], taken: &T| render(all, taken, &view);
+    twin(app, view.format.as_deref(), headers, taken, render).await
+}
+
+/// The twin alone.
+async fn data<T: serde::Serialize>(app: &App, RawQuery(query): RawQuery, ask: Ask<T>) -> Answer {
+    let filter = of_process(&view(query)?);
+    json_answer(&ask(app.source.as_ref(), &filter).await)
+}
+
+async fn waste(app: State<Arc<App>>, query: RawQuery, headers: HeaderMap) -> Answer {
+    either(
         &app,
-        view.format.as_deref(),
+        query,
         &headers,
-        taken,
-        |all, waste| waste_page::render(all, waste, &view),
+        <dyn Source>::waste,
+        waste_page::render,
     )
     .await
 }
@@ -263,78 +283,53 @@ fn page_or_json(named: Option<&str>, headers: &HeaderMap) -> Result<Format, Prob
         .ok_or_else(|| Problem::new(406, "there is text/html and application/json".to_owned()))
 }
 
-async fn waste_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
-    let view = view(query)?;
-    json_answer(&app.source.waste(&of_process(&view)).await)
+async fn waste_json(app: State<Arc<App>>, query: RawQuery) -> Answer {
+    data(&app, query, <dyn Source>::waste).await
 }
 
-async fn sizes(
-    State(app): State<Arc<App>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Answer {
-    let view = view(query)?;
-    let filter = of_process(&view);
-    let taken = app.source.sizes(&filter);
-    twin(
+async fn sizes(app: State<Arc<App>>, query: RawQuery, headers: HeaderMap) -> Answer {
+    either(
         &app,
-        view.format.as_deref(),
+        query,
         &headers,
-        taken,
-        |all, sizes| sizes_page::render(all, sizes, &view),
+        <dyn Source>::sizes,
+        sizes_page::render,
     )
     .await
 }
 
-async fn sizes_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
-    let view = view(query)?;
-    json_answer(&app.source.sizes(&of_process(&view)).await)
+async fn sizes_json(app: State<Arc<App>>, query: RawQuery) -> Answer {
+    data(&app, query, <dyn Source>::sizes).await
 }
 
-async fn syscalls(
-    State(app): State<Arc<App>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Answer {
-    let view = view(query)?;
-    let filter = of_process(&view);
-    let taken = app.source.syscalls(&filter);
-    twin(
+async fn syscalls(app: State<Arc<App>>, query: RawQuery, headers: HeaderMap) -> Answer {
+    either(
         &app,
-        view.format.as_deref(),
+        query,
         &headers,
-        taken,
-        |all, syscalls| syscalls_page::render(all, syscalls, &view),
+        <dyn Source>::syscalls,
+        syscalls_page::render,
     )
     .await
 }
 
-async fn syscalls_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
-    let view = view(query)?;
-    json_answer(&app.source.syscalls(&of_process(&view)).await)
+async fn syscalls_json(app: State<Arc<App>>, query: RawQuery) -> Answer {
+    data(&app, query, <dyn Source>::syscalls).await
 }
 
-async fn whatif(
-    State(app): State<Arc<App>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Answer {
-    let view = view(query)?;
-    let filter = of_process(&view);
-    let taken = app.source.whatif(&filter);
-    twin(
+async fn whatif(app: State<Arc<App>>, query: RawQuery, headers: HeaderMap) -> Answer {
+    either(
         &app,
-        view.format.as_deref(),
+        query,
         &headers,
-        taken,
-        |all, whatif| whatif_page::render(all, whatif, &view),
+        <dyn Source>::whatif,
+        whatif_page::render,
     )
     .await
 }
 
-async fn whatif_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
-    let view = view(query)?;
-    json_answer(&app.source.whatif(&of_process(&view)).await)
+async fn whatif_json(app: State<Arc<App>>, query: RawQuery) -> Answer {
+    data(&app, query, <dyn Source>::whatif).await
 }
 
 async fn pages(

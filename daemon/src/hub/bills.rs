@@ -15,7 +15,7 @@ use super::record::Record;
 use crate::bill::cost::Cost;
 use crate::bill::pinners::{Billed, largest, pinners};
 use crate::bill::report::{Bill, Entry, Outside, Pinner, Shares, Site};
-use crate::books::report::{Frame, Leak, State};
+use crate::books::report::{Frame, Leak};
 use crate::books::summary::age;
 use crate::books::when::rfc3339;
 use crate::symbols::Session;
@@ -117,22 +117,18 @@ pub fn of(session: &mut Session<'_>, record: &Arc<Record>) -> (Option<Arc<Kept>>
     }
 }
 
-/// The entry of `/waste.json`.
+/// The entry of `/waste.json`, without its advice.
 pub fn entry(session: &mut Session<'_>, record: &Arc<Record>) -> Entry {
     let (kept, why_not) = of(session, record);
     let process = record.look().process;
-    let state = match process.state {
-        State::Running => "running",
-        State::Exited => "exited",
-        State::Killed => "killed",
-    };
     Entry {
         process: process.id,
         pid: process.pid,
         name: process.name,
-        state: state.to_owned(),
+        state: process.state.name().to_owned(),
         bill: kept.map(|kept| kept.aged(record.until_ns())),
         why_not,
+        advice: Vec::new(),
     }
 }
 

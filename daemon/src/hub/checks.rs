@@ -73,6 +73,7 @@ fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
     let mut order = Order {
         pid: record.peer_pid,
         door: door(state),
+        state_inode: state.inode(),
         in_place: false,
         limit_ms: MARK.as_millis() as u64,
     };

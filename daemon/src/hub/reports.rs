@@ -22,7 +22,7 @@ use crate::heatmap::report::{Asked, Chart};
 use crate::metrics::{self, Scrape, Site, Subject};
 use crate::symbols::Session;
 use crate::whatif::entry;
-use crate::whatif::report::WhatIf;
+use crate::whatif::report::{self as whatif, WhatIf};
 
 /// Sites whose stacks are resolved together.
 const CHUNK: usize = 200;
@@ -112,28 +112,39 @@ fn bill(session: &mut Session<'_>, record: &Arc<Record>, left: &mut usize) -> Op
     Some(kept.brief(record.until_ns()))
 }
 
-/// Bills of the processes `filter` takes.
-pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
-    let mut session = inner.symbols.session();
+/// The records of the processes `filter` takes, running ones first.
+fn wanted(inner: &Inner, filter: &Filter) -> Vec<Arc<Record>> {
     let mut wanted = records(inner);
     wanted.retain(|record| filter.takes_process(&record.look().process));
     wanted.sort_by_key(|record| record.end().is_some());
-    let entry = |record: &Arc<Record>| bills::entry(&mut session, record);
+    wanted
+}
+
+/// Bills of the processes `filter` takes, and what to do about them.
+pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
+    let mut session = inner.symbols.session();
+    let entry = |record: Arc<Record>| {
+        let mut entry = bills::entry(&mut session, &record);
+        entry.advice = cost(&mut session, record, true).advice;
+        entry
+    };
     Waste {
         schema_version: SCHEMA_VERSION,
-        processes: wanted.iter().take(BILLS).map(entry).collect(),
+        processes: wanted(inner, filter)
+            .into_iter()
+            .take(BILLS)
+            .map(entry)
+            .collect(),
     }
 }
 
 /// Checks the process that is asked for: of several the newest that runs.
-pub fn check(inner: &Inner, wanted: &str) -> Result<String, NoCheck> {
+pub fn check(inner: &Inner, name: &str) -> Result<String, NoCheck> {
     let filter = Filter {
-        process: Some(wanted.to_owned()),
+        process: Some(name.to_owned()),
         ..Filter::default()
     };
-    let mut found = records(inner);
-    found.retain(|record| filter.takes_process(&record.look().process));
-    found.sort_by_key(|record| record.end().is_some());
+    let found = wanted(inner, &filter);
     let record = found.first().ok_or(NoCheck::Unknown)?;
     check_record(inner, record).map_err(NoCheck::Failed)
 }
@@ -153,14 +164,12 @@ pub fn check_record(inner: &Inner, record: &Arc<Record>) -> Result<String, Strin
 }
 
 /// The last checks of the process that is asked for: of several the newest that runs.
-pub fn checks(inner: &Inner, wanted: &str) -> Option<Checks> {
+pub fn checks(inner: &Inner, name: &str) -> Option<Checks> {
     let filter = Filter {
-        process: Some(wanted.to_owned()),
+        process: Some(name.to_owned()),
         ..Filter::default()
     };
-    let mut found = records(inner);
-    found.retain(|record| filter.takes_process(&record.look().process));
-    found.sort_by_key(|record| record.end().is_some());
+    let found = wanted(inner, &filter);
     let record = found.into_iter().next()?;
     let observed = record.look();
     let mut session = inner.symbols.session();
@@ -175,9 +184,7 @@ pub fn chart(inner: &Inner, asked: &Asked) -> Chart {
         process: asked.process.clone(),
         ..Filter::default()
     };
-    let mut found = records(inner);
-    found.retain(|record| filter.takes_process(&record.look().process));
-    found.sort_by_key(|record| record.end().is_some());
+    let found = wanted(inner, &filter);
     let chosen = found.first();
     let runs = |record: &&Arc<Record>| asked.process.is_some() || record.end().is_none();
     let Some(record) = chosen.filter(runs) else {
@@ -202,10 +209,8 @@ pub fn sizes(inner: &Inner, filter: &Filter) -> Sizes {
 /// System calls of the processes `filter` takes, by who caused them.
 pub fn syscalls(inner: &Inner, filter: &Filter) -> Syscalls {
     let mut session = inner.symbols.session();
-    let mut wanted = records(inner);
-    wanted.retain(|record| filter.takes_process(&record.look().process));
-    wanted.sort_by_key(|record| record.end().is_some());
     let entry = |record| syscalls::entry(&mut session, &inside::seen(record));
+    let wanted = wanted(inner, filter);
     Syscalls {
         schema_version: SCHEMA_VERSION,
         processes: wanted.iter().take(BILLS).map(entry).collect(),
@@ -216,33 +221,37 @@ pub fn syscalls(inner: &Inner, filter: &Filter) -> Syscalls {
 /// sites of the first few.
 pub fn whatif(inner: &Inner, filter: &Filter) -> WhatIf {
     let mut session = inner.symbols.session();
-    let mut wanted = records(inner);
-    wanted.retain(|record| filter.takes_process(&record.look().process));
-    wanted.sort_by_key(|record| record.end().is_some());
-    let entry = |(place, record): (usize, Arc<Record>)| {
-        let mut observed = record.look();
-        observed.process.bill = bill(&mut session, &record, &mut 0);
-        let mut leads = match place < BILLS {
-            true => record.largest(LARGEST),
-            false => Vec::new(),
-        };
-        entry::choose(&mut leads, |lead| {
-            let total = lead.sums.allocated;
-            (total.blocks, total.bytes)
-        });
-        let seen = Seen {
-            record,
-            observed,
-            leads: Vec::new(),
-            verdict: Arc::default(),
-        };
-        let sites = resolve(&mut session, &seen, &leads, usize::MAX);
-        entry::entry(&seen.observed.process, sites)
-    };
+    let entry = |(place, record)| cost(&mut session, record, place < BILLS);
     WhatIf {
         schema_version: SCHEMA_VERSION,
-        processes: wanted.into_iter().enumerate().map(entry).collect(),
+        processes: wanted(inner, filter)
+            .into_iter()
+            .enumerate()
+            .map(entry)
+            .collect(),
     }
+}
+
+/// What the requests of a process would cost elsewhere, `in_detail` by site.
+fn cost(session: &mut Session<'_>, record: Arc<Record>, in_detail: bool) -> whatif::Entry {
+    let mut observed = record.look();
+    observed.process.bill = bill(session, &record, &mut 0);
+    let mut leads = match in_detail {
+        true => record.largest(LARGEST),
+        false => Vec::new(),
+    };
+    entry::choose(&mut leads, |lead| {
+        let total = lead.sums.allocated;
+        (total.blocks, total.bytes)
+    });
+    let seen = Seen {
+        record,
+        observed,
+        leads: Vec::new(),
+        verdict: Arc::default(),
+    };
+    let sites = resolve(session, &seen, &leads, usize::MAX);
+    entry::entry(&seen.observed.process, sites)
 }
 
 /// The processes with their reports of misuse, and `brief`ly who caused system calls.

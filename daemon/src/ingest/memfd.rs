@@ -16,6 +16,7 @@ use crate::books::view::View;
 #[derive(Debug)]
 pub struct SharedState {
     fd: OwnedFd,
+    inode: u64,
     layout: Layout,
 }
 
@@ -30,7 +31,13 @@ impl SharedState {
         let facts = rustix::fs::fstat(&fd).map_err(|_| Refusal::Unsealed)?;
         let bytes = u64::try_from(facts.st_size).unwrap_or(0);
         let layout = Layout::of(&Descriptor(&fd), bytes)?;
-        Ok(Self { fd, layout })
+        let inode = facts.st_ino;
+        Ok(Self { fd, inode, layout })
+    }
+
+    /// What tells the file from any other of its name.
+    pub const fn inode(&self) -> u64 {
+        self.inode
     }
 
     /// Where things lie.

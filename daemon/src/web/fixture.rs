@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bill::report::{Bill, Entry, Pinner, Shares, Site, Waste};
+use crate::bill::report::{Bill, Entry, Only, Pinner, Shares, Site, Waste};
 use crate::books::check::{Check, Classes};
 use crate::books::history::{Checks, History, LostSite};
 use crate::books::report::{
@@ -280,6 +280,10 @@ pub(crate) fn waste() -> Waste {
         requested_bytes: 1536,
         free_slot_bytes: 42_990_080,
         pinned_bytes: 42_991_616,
+        first_touched: Only {
+            count: 7,
+            bytes: 28_672,
+        },
         oldest_seconds: 10_800.0,
         stack: vec![frame(HOSTILE, None, "libevil.so", false)],
         ..Site::default()
@@ -323,6 +327,7 @@ pub(crate) fn waste() -> Waste {
     };
     let zoo = Entry {
         bill: Some(bill),
+        advice: whatif().processes[0].advice.clone(),
         ..entry(&processes[1])
     };
     Waste {

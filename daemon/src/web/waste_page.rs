@@ -65,6 +65,7 @@ struct Line<'a> {
     rounding: Figure,
     free: Figure,
     pinned: Figure,
+    touched: Figure,
     alone: String,
     age: String,
 }
@@ -220,6 +221,7 @@ fn line(site: &crate::bill::report::Site) -> Line<'_> {
         rounding: figure(site.rounding_bytes),
         free: figure(site.free_slot_bytes),
         pinned: figure(site.pinned_bytes),
+        touched: figure(site.first_touched.bytes),
         alone: format!(
             "{} OS pages ({}), {} slices of 64 KiB ({}), {} ranges of 2 MiB ({})",
             units::count(site.alone_pages.count),
@@ -254,6 +256,8 @@ mod tests {
             "leaks?process=1f00baa1c0ffee01",
             "and 3 more",
             "Huge pages",
+            "28.0 KiB",
+            "high confidence",
         ] {
             assert!(page.contains(needle), "{needle} not in {page}");
         }

@@ -78,7 +78,6 @@ impl Track {
         self.bump(word::SINGLE_PAGES, further(requested));
         if requested >= LARGE_BYTES {
             self.bump(word::LARGE, 1);
-            self.bump(word::LARGE_ALLOCATED_BYTES, requested);
         }
     }
 
