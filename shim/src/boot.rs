@@ -14,6 +14,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use pageshim_core::state::Identity;
+use pageshim_core::symbols::Symbol;
 use pageshim_core::sys;
 use pageshim_core::unwind::find_module;
 use pageshim_wire::process::{Heap, Mode};
@@ -163,10 +164,19 @@ extern "C" fn constructor() {
     link::connect_now();
 }
 
+fn warn_when_shadowed() {
+    if is_shadowed() {
+        let _ = sys::write(
+            2,
+            b"pageshim: this program brings its own malloc, so its heap cannot be seen; it runs as without pageshim\n",
+        );
+    }
+}
+
 /// An executable with a malloc of its own comes before us in every look-up. The
 /// address alone does not tell: in an executable that is not position independent
-/// it is that of a jump slot, whose symbol is undefined there.
-fn warn_when_shadowed() {
+/// it is that of a jump slot, whose symbol is undefined there. Not while a lock is held.
+pub(crate) fn is_shadowed() -> bool {
     const SYMBOL: c_int = 1;
     let mut place = MaybeUninit::<libc::Dl_info>::uninit();
     let mut symbol: *const Symbol = ptr::null();
@@ -177,28 +187,12 @@ fn warn_when_shadowed() {
     };
     // SAFETY: dladdr1 answered with null or a symbol of a loaded file.
     let Some(symbol) = (unsafe { symbol.as_ref() }) else {
-        return;
+        return false;
     };
     let start = |address: u64| find_module(address).map(|module| module.start);
     let at = ptr::from_ref(symbol).addr() as u64;
     let elsewhere = start(at) != start(constructor as *const () as u64);
-    if known && elsewhere && symbol.section != 0 {
-        let _ = sys::write(
-            2,
-            b"pageshim: this program brings its own malloc, so its heap cannot be seen; it runs as without pageshim\n",
-        );
-    }
-}
-
-/// An ELF symbol.
-#[repr(C)]
-struct Symbol {
-    name: u32,
-    info: u8,
-    other: u8,
-    section: u16,
-    value: u64,
-    size: u64,
+    known && elsewhere && symbol.section != 0
 }
 
 unsafe extern "C" {

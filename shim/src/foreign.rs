@@ -31,6 +31,12 @@ fn next(cache: &AtomicPtr<c_void>, name: &CStr) -> Option<*mut c_void> {
     (!found.is_null()).then_some(found)
 }
 
+/// Finds the next allocator while its names still mean its own functions.
+pub(crate) fn resolve() {
+    next(&NEXT_FREE, c"free");
+    next(&NEXT_USABLE, c"malloc_usable_size");
+}
+
 /// True for addresses no allocator hands out: this stack, or a loaded file.
 fn is_never_a_block(address: usize, sp: u64) -> bool {
     const STACK_REACH: u64 = 8 << 20;

@@ -11,7 +11,7 @@
 //! the books.
 //!
 //! Locks are taken before fork() and opened after it on both sides, in the order
-//! sites, modules, link, sampled, heap, mappings; a raw clone skips that, and its child finds the
+//! sites, modules, link, sampled, heap, mappings, deepbind; a raw clone skips that, and its child finds the
 //! wiped word instead. Heaps of threads that did not come along take frees and
 //! nothing else.
 #![allow(unsafe_code)]
@@ -28,7 +28,7 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, OWN, SITES, SPACES, STATE};
-use crate::{check, held, link, mappings, sampled, suppressions, tls, whole, world};
+use crate::{check, deepbind, held, link, mappings, sampled, suppressions, tls, whole, world};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -102,6 +102,7 @@ pub(crate) extern "C" fn prepare() {
     SPACES.hold();
     whole::hold();
     mappings::hold();
+    deepbind::hold();
 }
 
 /// # Safety
@@ -109,6 +110,7 @@ pub(crate) extern "C" fn prepare() {
 unsafe fn open_all() {
     // SAFETY: the caller's duty, for each lock.
     unsafe {
+        deepbind::release();
         mappings::release();
         whole::release();
         SPACES.release();

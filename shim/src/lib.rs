@@ -11,6 +11,7 @@
 mod boot;
 mod check;
 mod config;
+mod deepbind;
 mod emergency;
 mod exports;
 mod fold;

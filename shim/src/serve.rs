@@ -293,7 +293,7 @@ pub(crate) fn give(thread: &'static Thread, address: usize, call: &Call) {
             return;
         }
         count_free(thread, page, page.usable(), address, &record);
-    } else if Block::from_address(address).is_some_and(|block| block.is_marked_free(page)) {
+    } else if !bears_no_mark(page, address) {
         misuse::report(thread, Misuse::DoubleFree, address, 0, call);
         return;
     }
@@ -309,6 +309,13 @@ fn live_slot(page: &Page, address: usize) -> Option<usize> {
         return None;
     }
     page.slot_at(address)
+}
+
+/// True for a block without a record that is live, as far as can be told. A singleton's memory may
+/// bear marks of the slots that were there before; one that is freed has no page any more.
+fn bears_no_mark(page: &Page, address: usize) -> bool {
+    let block = Block::from_address(address);
+    page.is_single() || !block.is_some_and(|block| block.is_marked_free(page))
 }
 
 #[inline(always)]
@@ -343,11 +350,7 @@ impl Found {
     fn is_live(&self, address: usize) -> bool {
         match self.page.record(self.slot) {
             Some(word) => Record::unpack(word.load(Ordering::Relaxed)).is_some(),
-            None if self.page.is_single() => true,
-            None => {
-                let block = Block::from_address(address);
-                !block.is_some_and(|block| block.is_marked_free(self.page))
-            }
+            None => bears_no_mark(self.page, address),
         }
     }
 }

@@ -196,6 +196,12 @@ fn rust() {
     assert_eq!(same_under_run("victim.rs", &[]).ended, Ended::Code(0));
 }
 
+// Goal: large blocks where slots were, never written to, are freed without a word. Method: equal runs.
+#[test]
+fn reused() {
+    assert_eq!(same("reused.c", &[]).stdout, "done\n");
+}
+
 // Goal: no block is ever given twice, lost or changed. Method: four threads that check contents
 // and hand blocks over, in every mode.
 #[test]

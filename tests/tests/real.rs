@@ -95,6 +95,43 @@ fn perl() {
     assert_eq!(plain.ended, Ended::Code(4));
 }
 
+// Goal: PHP, which loads its extensions with RTLD_DEEPBIND. Method: equal runs, with some of them.
+#[test]
+fn php() {
+    let script = r#"
+        $a = []; for ($i = 0; $i < 30000; $i++) { $a["k$i"] = str_repeat("x", $i % 100); }
+        ksort($a); echo count($a), " ", md5(serialize($a)), "\n";
+        echo preg_replace_callback('/\d+/', fn($m) => $m[0] * 2, "a1b22c333"), "\n";
+        echo count(get_loaded_extensions()) > 20, " ", extension_loaded("pdo"), "\n";
+        $d = new DateTimeImmutable("2024-01-31 12:00", new DateTimeZone("Europe/Paris"));
+        echo $d->modify("+1 month")->format(DATE_ATOM), " ", json_encode(iconv("UTF-8", "UTF-16LE", "\u{e9}a") === "\xe9\x00a\x00"), "\n";
+        exit(7);
+    "#;
+    let make = |_: &Path| Job::new(debian("php")).args(["-r", script]);
+    let trial = Trial::of(&make).modes(&["exact", "trace"]);
+    let plain = trial.run_as("php").check();
+    assert_eq!(plain.ended, Ended::Code(7), "{plain:?}");
+    assert!(plain.stdout.contains("30000 "), "{plain:?}");
+}
+
+// Goal: Ruby, with its own stacks for fibers, threads, a fork and a conservative collector. Method:
+// equal runs.
+#[test]
+fn ruby() {
+    let script = r#"
+        h = {}; 20000.times { |i| h["k#{i}"] = [i] * 5 }; puts h.size, h.values.flatten.sum
+        puts 4.times.map { |k| Thread.new { (0..20000).map(&:to_s).join.size } }.map(&:value).inspect
+        f = Fiber.new { 3.times { |i| Fiber.yield(("a".."e").to_a * i) }; :done }
+        puts 4.times.map { f.resume.inspect.size }.inspect
+        pid = fork { puts "child"; $stdout.flush; exit! 3 }; Process.wait(pid); puts $?.exitstatus
+        GC.start; GC.compact rescue nil; puts `echo sub`; exit 5
+    "#;
+    let make = |_: &Path| Job::new(debian("ruby")).args(["-e", script]);
+    let trial = Trial::of(&make).modes(&["exact", "trace"]);
+    let plain = trial.run_as("ruby").check();
+    assert_eq!(plain.ended, Ended::Code(5), "{plain:?}");
+}
+
 const PYTHON: &str = r#"
 import collections, json, re, subprocess, sys, threading, zlib
 table = collections.defaultdict(list)

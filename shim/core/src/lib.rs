@@ -18,6 +18,7 @@ pub mod records;
 pub mod sample;
 pub mod sites;
 pub mod state;
+pub mod symbols;
 pub mod sync;
 pub mod sys;
 pub mod track;

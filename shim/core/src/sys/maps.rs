@@ -41,6 +41,8 @@ pub struct Mapping<'a> {
     pub readable: bool,
     /// It can be written.
     pub writable: bool,
+    /// It can be run.
+    pub executable: bool,
     /// Others see what is written.
     pub shared: bool,
     /// The file, `[stack]` and the like, or nothing; cut where it is long.
@@ -91,6 +93,7 @@ fn mapping_of(line: &[u8]) -> Option<Mapping<'_>> {
         end: usize::try_from(end).ok()?,
         readable: rights.first() == Some(&b'r'),
         writable: rights.get(1) == Some(&b'w'),
+        executable: rights.get(2) == Some(&b'x'),
         shared: rights.get(3) == Some(&b's'),
         path: path.trim_ascii_start(),
     })

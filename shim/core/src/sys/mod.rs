@@ -38,6 +38,10 @@ pub const EINTR: i32 = 4;
 pub const PROT_NONE: usize = 0;
 /// Readable and writable.
 pub const PROT_READ_WRITE: usize = 3;
+/// Readable.
+pub const PROT_READ: usize = 1;
+/// Can be run.
+pub const PROT_EXEC: usize = 4;
 
 pub(crate) mod number {
     pub(crate) const READ: usize = 0;
