@@ -26,6 +26,8 @@ const MOVED: u64 = 50;
 const QUICK: Duration = Duration::from_millis(500);
 /// smaps and page table agree when they differ by less than this part.
 const AGREE: u64 = 200;
+/// How often they are read at most until they agree.
+const LOOKS: usize = 5;
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -73,11 +75,7 @@ fn once(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble> {
         let resident = resident(&access.pages, place.base, committed, around.slices)?;
         Ok((around, resident))
     };
-    let (mut around, mut resident) = look()?;
-    // A heap that grew between the two readings: once more.
-    if resident.sum().abs_diff(around.slices) > around.slices / AGREE {
-        (around, resident) = look()?;
-    }
+    let (around, resident) = nearest(look)?;
     let mut reader = Reader::new(
         &access.memory,
         place,
@@ -95,6 +93,23 @@ fn once(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble> {
         unseen: (place.committed >> SLICE_SHIFT << SLICE_SHIFT).saturating_sub(reader.seen),
         took: started.elapsed(),
     })
+}
+
+/// The look at which both readings agree, else the one of a few where they are nearest: a heap may
+/// grow between the two.
+fn nearest<E>(look: impl Fn() -> Result<(Around, Resident), E>) -> Result<(Around, Resident), E> {
+    let apart = |(around, resident): &(Around, Resident)| resident.sum().abs_diff(around.slices);
+    let mut best = look()?;
+    for _ in 1..LOOKS {
+        if apart(&best) <= best.0.slices / AGREE {
+            break;
+        }
+        let next = look()?;
+        if apart(&next) < apart(&best) {
+            best = next;
+        }
+    }
+    Ok(best)
 }
 
 /// The pages in RAM, `smaps` bytes of them as smaps says. Where the page table has
@@ -283,6 +298,29 @@ mod tests {
             assert_eq!(parts.requested, (1 - moved) * 4096);
             assert_eq!(costs.len() as u64, 1 - moved);
         }
+    }
+
+    // Goal: of a growing heap the look counts at which both readings are nearest. Method: readings that
+    // come nearer, that agree at last, that never do.
+    #[test]
+    fn readings_are_repeated_until_they_agree() {
+        let nearest_of = |distances: [u64; LOOKS]| {
+            let turn = Cell::new(0);
+            let look = || {
+                let slices = 4096 * 1000 + 4096 * distances[turn.get()];
+                turn.set(turn.get() + 1);
+                let around = Around {
+                    slices,
+                    ..Around::default()
+                };
+                Ok::<_, Trouble>((around, Resident::of(0, 4096, &[true; 1000])))
+            };
+            let (around, resident) = nearest(look).expect("answers");
+            ((around.slices - resident.sum()) / 4096, turn.get())
+        };
+        assert_eq!(nearest_of([3, 0, 0, 0, 0]), (3, 1));
+        assert_eq!(nearest_of([9, 30, 2, 0, 0]), (2, 3));
+        assert_eq!(nearest_of([50, 30, 20, 40, 60]), (20, LOOKS));
     }
 
     // Goal: hostile places are refused, not followed. Method: what a header may say.
