@@ -27,6 +27,8 @@ ROWS = [
     ),
 ]
 MEANS = 7
+# Modes of ours that the tables of the daemon are about.
+OURS = ("count", "exact", "trace")
 
 
 @dataclass
@@ -81,7 +83,10 @@ def tools(places, chosen):
         shown += [Tool("jemalloc all", jemalloc(0), slow=True), Tool("gperftools", gperftools, slow=True)]
     if chosen.memcheck:
         shown.append(Tool("memcheck", memcheck, slow=True))
-    return shown
+    wanted = [tool for tool in shown[1:] if not chosen.tool or any(part in tool.name for part in chosen.tool)]
+    if not wanted:
+        raise Trouble(f"--tool: nothing is named so; there are {', '.join(tool.name for tool in shown[1:])}")
+    return [shown[0], *wanted]
 
 
 class Runs:
@@ -160,13 +165,12 @@ def all_cpu(result):
 
 def ours_table(runs, rows):
     """What only ours has: the daemon's cost, and the size of the work."""
-    modes = ["count", "exact", "trace"]
     table = Table(
         "The daemon, no page asked for: CPU seconds until the program's end, with its own end / peak RSS",
-        ["", "allocations", *modes],
+        ["", "allocations", *OURS],
     )
     for program, _, _ in rows:
-        found = [runs.results[program.name, f"ours {mode}"] for mode in modes]
+        found = [runs.results[program.name, f"ours {mode}"] for mode in OURS]
         cells = [f"{r.daemon_cpu_at_end:.2f}, {r.daemon_cpu:.2f} s / {r.daemon_kib / 1024:.0f}M" for r in found]
         table.add(program.name, f"{found[1].allocations / 1e6:.2f}M", *cells)
     return table
@@ -211,11 +215,12 @@ def run(places, chosen):
     names = [tool.name for tool in shown[1:]]
     how = f"ratio to plain glibc, least of {rounds} rounds"
     left_out = "jemalloc on every block and gperftools, 3 to 80 times slower, run without --quick."
-    return [
+    tables = [
         ratios(runs, f"Wall time, {how}", rows, names, lambda r: r.cost.wall, left_out if chosen.quick else ""),
         ratios(runs, f"CPU time of program and daemon or helpers, {how}", rows, names, all_cpu),
         ratios(runs, f"CPU time of the program (heaptrack: and its helper), {how}", rows, names, lambda r: r.cost.cpu),
         ratios(runs, f"Peak RSS of the program, {how}", rows, names, lambda r: r.cost.peak),
-        event_table(runs, rows, names),
-        ours_table(runs, rows),
     ]
+    if {f"ours {mode}" for mode in OURS} <= set(names):
+        tables += [event_table(runs, rows, names), ours_table(runs, rows)]
+    return tables
