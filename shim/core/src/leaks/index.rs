@@ -110,14 +110,14 @@ impl<'a> Index<'a> {
         }
         let mut index = Self {
             regions,
-            digests: Table::new(slices)?,
+            digests: Table::huge(slices)?,
             marks: Table::new(0)?,
             heap_bytes: slices << SLICE_SHIFT,
         };
         let mut bytes = 0;
         index.each_run(|_, run| bytes += run.slots.div_ceil(4));
         u32::try_from(bytes).ok()?;
-        index.marks = Table::new(bytes)?;
+        index.marks = Table::huge(bytes)?;
         Some(index)
     }
 

@@ -353,6 +353,46 @@ fn kept_sites_are_roots() {
     assert_eq!(found.class[&get(ends[1])], Class::Reachable);
 }
 
+// Goal: what is reached is read once, what is lost twice (whom it points to, who leads), in any
+// order. Method: a list of all sizes, its order at random, from a root and without one.
+#[test]
+fn each_block_is_read_once_and_each_lost_one_twice() {
+    let mut world = World::new(256 << 20);
+    let mut random = Random(88172645463325252);
+    let size = |index: usize| {
+        if index % 500 == 3 {
+            100_000
+        } else {
+            16 + index % 300
+        }
+    };
+    let mut blocks: Vec<usize> = (0..20_000)
+        .map(|index| world.make(size(index), 2))
+        .collect();
+    for index in (1..blocks.len()).rev() {
+        blocks.swap(index, random.next(index + 1));
+    }
+    for pair in blocks.windows(2) {
+        let words = world.blocks[&pair[0]] / WORD;
+        put(pair[0] + random.next(words) * WORD, pair[1]);
+    }
+    let words: usize = world
+        .blocks
+        .values()
+        .map(|requested| requested / WORD)
+        .sum();
+    let (_, sums) = run(&world, &[blocks[0], 0], plan(16));
+    assert_eq!(sums.classes[Class::Reachable as usize].0, 20_000);
+    assert_eq!(
+        sums.scanned_bytes as usize,
+        (words + 1) * WORD,
+        "and one root"
+    );
+    let (_, sums) = run(&world, &[], plan(16));
+    assert_eq!(sums.classes[Class::Indirect as usize].0, 20_000 - 1);
+    assert_eq!(sums.scanned_bytes as usize, 2 * words * WORD);
+}
+
 // Goal: how fast, and what memory it takes. Method: 64-byte nodes linked in random order, 64 MiB
 // of them, or 1 GiB with PAGESHIM_TESTS_LARGE=1; a tree, and a net whose long ways overflow the stack.
 #[test]

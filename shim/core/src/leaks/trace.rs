@@ -192,10 +192,15 @@ impl<'i> Tracer<'i> {
             return;
         }
         self.index.set_state(hit, next);
-        met(hit);
         if follow {
+            // A list has no other block to go on with: its next is fetched before anything
+            // else is done for this one.
+            if self.top == 0 {
+                fetch(address);
+            }
             self.push(address);
         }
+        met(hit);
     }
 
     /// Puts a block on the stack to be read.

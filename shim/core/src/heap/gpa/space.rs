@@ -44,6 +44,7 @@ const STRUCT_STEP: usize = 64 << 10;
 const RECORD_STEP: usize = 256 << 10;
 /// Records start asking for huge pages once they are this large.
 const RECORD_HUGE_FROM: usize = 4 << 20;
+const RECORD_HUGE_STEP: usize = 2 << 20;
 /// Free slices go back to the kernel this long after they were freed.
 pub(super) const PURGE_AFTER_MS: u64 = 1000;
 
@@ -500,21 +501,34 @@ impl Space {
             return None;
         }
         if end > areas.committed {
-            let target = end.next_multiple_of(RECORD_STEP);
-            let more = target - areas.committed;
-            // SAFETY: within our reserve.
-            unsafe { self.pages.commit(base + areas.committed, more) }.then_some(())?;
-            self.pages.accounts().add(word::METADATA, signed(more));
-            if areas.committed >= RECORD_HUGE_FROM {
-                let from = base + areas.committed;
-                // SAFETY: advice on our own range that keeps its content.
-                let _ = unsafe { sys::advise(from, more, sys::HUGEPAGE) };
-            }
-            areas.committed = target;
+            self.commit_records(areas, base, end)?;
         }
         let at = base + areas.next;
         areas.next = end;
         Some(at)
+    }
+
+    /// Makes records usable at least up to `end`; large ones by whole huge pages, for a part of one
+    /// that is touched gets small pages for good.
+    fn commit_records(&self, areas: &mut Areas, base: usize, end: usize) -> Option<()> {
+        let from = base + areas.committed;
+        let huge = areas.committed >= RECORD_HUGE_FROM;
+        let room = records_room(self.span.load(Ordering::Relaxed));
+        let step = if huge { RECORD_HUGE_STEP } else { RECORD_STEP };
+        for step in [step, RECORD_STEP] {
+            let more = end.next_multiple_of(step).min(room) - areas.committed;
+            // SAFETY: within our reserve.
+            if unsafe { self.pages.commit(from, more) } {
+                self.pages.accounts().add(word::METADATA, signed(more));
+                if huge {
+                    // SAFETY: advice on our own range that keeps its content.
+                    let _ = unsafe { sys::advise(from, more, sys::HUGEPAGE) };
+                }
+                areas.committed += more;
+                return Some(());
+            }
+        }
+        None
     }
 
     /// Takes the records of a page back; all of them are zero again.

@@ -245,6 +245,33 @@ fn a_small_reserve_is_followed_by_others() {
     }
 }
 
+// Goal: large records can have huge pages: each is usable as a whole before any of it is touched, and
+// a reserve's last records need no whole one. Method: areas until there is no more room.
+#[test]
+fn large_records_are_made_usable_by_huge_pages() {
+    const HUGE: u64 = 2 << 20;
+    let world = world((32 << 20) + (64 << 10));
+    let space = world.spaces.iter().next().expect("reserved");
+    let metadata = || world.accounts.word(word::METADATA).load(Ordering::Relaxed);
+    let (mut before, mut large) = (metadata(), 0);
+    let mut steps = Vec::new();
+    while let Some(area) = space.take_records(0) {
+        // SAFETY: the space's records, taken for this test.
+        unsafe { ptr::write_bytes(area, 0xff, 1) };
+        if metadata() != before {
+            steps.push(metadata() - before);
+            large += metadata() - before;
+            before = metadata();
+        }
+    }
+    let small = steps.iter().take_while(|step| **step != HUGE).count();
+    assert!(steps[..small].iter().sum::<u64>() == 4 << 20, "{steps:?}");
+    let (last, whole) = steps[small..].split_last().expect("more than 4 MiB");
+    assert!(whole.iter().all(|step| *step == HUGE), "{steps:?}");
+    assert!(whole.len() > 2 && *last < HUGE, "{steps:?}");
+    assert!(large >= 16 << 20);
+}
+
 // Goal: a singleton grows into free neighbours and shrinks in place.
 #[test]
 fn a_singleton_resizes_in_place() {
