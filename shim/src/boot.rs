@@ -22,8 +22,8 @@ use pageshim_wire::process::{Heap, Mode};
 use crate::config::{self, Config};
 use crate::world::{ACCOUNTS, SPACES, STATE};
 use crate::{
-    check, fold, fork, held, life, link, mappings, sampled, suppressions, thread, tls, upkeep,
-    verify, whole, world,
+    check, fold, fork, held, life, link, mappings, sampled, signals, suppressions, thread, tls,
+    upkeep, verify, whole, world,
 };
 
 const SPAN: u64 = 512 << 30;
@@ -161,6 +161,8 @@ extern "C" fn constructor() {
     life::register();
     warn_when_shadowed();
     suppressions::ask();
+    tls::learn();
+    signals::watch();
     link::connect_now();
 }
 

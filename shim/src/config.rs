@@ -53,6 +53,10 @@ pub(crate) struct Config {
     pub(crate) mappings: bool,
     /// Blocks are checked for leaks when the process ends.
     pub(crate) check: bool,
+    /// Also when a signal is to end it.
+    pub(crate) check_signals: bool,
+    /// Only modules' data, stacks and threads' storage are roots of a check.
+    pub(crate) strict: bool,
     /// Holds other threads meanwhile.
     pub(crate) signal: i32,
     pub(crate) heap: Heap,
@@ -119,6 +123,8 @@ pub(crate) fn read() -> Config {
         fold: false,
         mappings: false,
         check: false,
+        check_signals: false,
+        strict: false,
         signal: 56,
         heap: Heap::Gpa,
         fixed_bytes: 0,
@@ -176,10 +182,13 @@ impl Config {
                 Some(seed) => self.seed = Some(seed as u64),
                 None => complain(name, value, b"a number; using a random one"),
             },
-            b"PAGESHIM_CHECK" => match value {
-                b"exit" => self.check = true,
-                b"off" | b"" => self.check = false,
-                _ => complain(name, value, b"exit or off; using off"),
+            b"PAGESHIM_CHECK" => match check(value) {
+                Some(wanted) => (self.check, self.check_signals, self.strict) = wanted,
+                None => complain(
+                    name,
+                    value,
+                    b"exit, strict, nosignal with commas between, or off; using off",
+                ),
             },
             b"PAGESHIM_SIGNAL" if !value.is_empty() => match number(value) {
                 Some(signal) if (34..=64).contains(&signal) => self.signal = signal as i32,
@@ -234,6 +243,21 @@ fn mode(value: &[u8]) -> Option<(Mode, u64)> {
         }
     };
     Some((mode, INTERVAL_DEFAULT))
+}
+
+/// When to check: at the end, also at a signal; with strict roots.
+fn check(value: &[u8]) -> Option<(bool, bool, bool)> {
+    let (mut exit, mut signals, mut strict) = (false, true, false);
+    for word in value.split(|byte| *byte == b',') {
+        match word {
+            b"exit" => exit = true,
+            b"strict" => strict = true,
+            b"nosignal" => signals = false,
+            b"off" | b"" if value.len() == word.len() => {}
+            _ => return None,
+        }
+    }
+    Some((exit, exit && signals, strict))
 }
 
 /// A heap and, of a fixed one, its size.

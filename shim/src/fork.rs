@@ -28,7 +28,9 @@ use pageshim_wire::thread::word as thread_word;
 
 use crate::thread::{Thread, all_threads};
 use crate::world::{ACCOUNTS, MODULES, OWN, SITES, SPACES, STATE};
-use crate::{check, deepbind, held, link, mappings, sampled, suppressions, tls, whole, world};
+use crate::{
+    check, deepbind, held, link, mappings, sampled, signals, suppressions, tls, whole, world,
+};
 
 const SETTLED: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -157,6 +159,7 @@ fn become_child(thread: &'static Thread) {
     link::forget();
     mappings::forget();
     held::forget();
+    signals::forget();
     sampled::part_ways(thread);
     check::unmap();
     let kept = STATE.go_private(SITES.extent());

@@ -28,6 +28,7 @@ mod plain;
 mod quick;
 mod sampled;
 mod serve;
+mod signals;
 mod stats;
 mod suppressions;
 mod thread;

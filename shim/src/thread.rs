@@ -313,6 +313,11 @@ impl Thread {
         }
     }
 
+    /// Where the thread's storage ends that the loader gave it; 0 once it has ended.
+    pub(crate) fn storage(&self) -> usize {
+        self.control_block.get()
+    }
+
     /// The state left behind by a thread that ended, or one with our own control
     /// block, whose thread ended without a word.
     fn inherit() -> Option<&'static Self> {

@@ -6,6 +6,8 @@
 #![allow(unsafe_code)]
 
 use core::arch::{asm, global_asm};
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::thread::Thread;
 
@@ -51,6 +53,35 @@ pub(crate) fn set(thread: Option<&'static Thread>) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Bytes of static storage below a control block, as the loader says.
+static BELOW: AtomicUsize = AtomicUsize::new(64 << 10);
+/// Of the control block itself: glibc's `struct pthread`.
+const ABOVE: usize = 2432;
+
+/// Asks the loader how much storage a thread has. Once, from the constructor.
+pub(crate) fn learn() {
+    type Ask = unsafe extern "C" fn(*mut usize, *mut usize);
+    let (mut bytes, mut align) = (0, 0);
+    // SAFETY: a C string, and a function that has this type since threads have storage.
+    unsafe {
+        let ask = libc::dlsym(libc::RTLD_DEFAULT, c"_dl_get_tls_static_info".as_ptr());
+        if ask.is_null() {
+            // Nor does the program hear of it.
+            libc::dlerror();
+            return;
+        }
+        core::mem::transmute::<*mut c_void, Ask>(ask)(&raw mut bytes, &raw mut align);
+    }
+    if (1..1 << 30).contains(&bytes) {
+        BELOW.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How much of a thread's storage lies below its control block, and how much from there on.
+pub(crate) fn around() -> (usize, usize) {
+    (BELOW.load(Ordering::Relaxed), ABOVE)
 }
 
 /// The thread's control block: who this thread is, without a call.

@@ -1,4 +1,8 @@
-/* Blocks of every class, lost and kept by functions that say so; `leaks WHAT` keeps to one. */
+/* Blocks of every class, lost and kept by functions that say so.
+ *
+ *   leaks HOW         how it ends, or what threads it has: return exit _exit quick_exit,
+ *                     threads blocked busy
+ *   leaks HOW END     threads, and another end: abort crash wait resign */
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -105,9 +109,19 @@ static void *hold(void *arg)
     return block;
 }
 
+/* As programs do that clean up first. */
+static void resign(int number)
+{
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
 int main(int argc, char **argv)
 {
     const char *how = argc > 1 ? argv[1] : "return";
+    const char *end = argc > 2 ? argv[2] : how;
+    if (strcmp(end, "resign") == 0)
+        signal(SIGTERM, resign);
     lose();
     keep();
     wipe();
@@ -133,11 +147,17 @@ int main(int argc, char **argv)
             for (int i = 0; i < 100; i++)
                 free(malloc(24));
     }
-    if (strcmp(how, "_exit") == 0)
+    if (strcmp(end, "_exit") == 0)
         _exit(0);
-    if (strcmp(how, "quick_exit") == 0)
+    if (strcmp(end, "quick_exit") == 0)
         quick_exit(0);
-    if (strcmp(how, "exit") == 0)
+    if (strcmp(end, "exit") == 0)
         exit(0);
+    if (strcmp(end, "abort") == 0)
+        abort();
+    if (strcmp(end, "crash") == 0)
+        *(volatile int *)16 = 1; /* site: crash */
+    while (strcmp(end, "wait") == 0 || strcmp(end, "resign") == 0)
+        pause();
     return 0;
 }

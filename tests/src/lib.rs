@@ -9,6 +9,7 @@
 //!   view, metrics what an operator sees: /leaks.json and /metrics, parsed
 //!   raw           a peer that breaks the protocol on purpose
 //!   browser       a chromium that presses keys
+//!   planted       programs that lose blocks, their classes, Memcheck's word
 //!   job           one program run, with a deadline
 //!   programs      victims from tests/programs, compiled once
 //!   setting       settings of the whole system, changed for a moment
@@ -25,6 +26,7 @@ pub mod http;
 pub mod job;
 pub mod metrics;
 pub mod places;
+pub mod planted;
 pub mod programs;
 pub mod raw;
 pub mod setting;

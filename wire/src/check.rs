@@ -65,6 +65,8 @@ pub mod word {
     pub const WHY: usize = 22;
     /// Links written from [`CHAIN`].
     pub const LINKS: usize = 23;
+    /// [`super::option`] bits that who asks for a check wants; the daemon's to write.
+    pub const WANTED: usize = 24;
     /// Bytes of text from [`super::SUPPRESSIONS_AT`].
     pub const SUPPRESSIONS_BYTES: usize = 40;
     /// First word of the chain, root first.
@@ -190,9 +192,11 @@ pub enum Reason {
     TooLong = 5,
     /// A system call needed for it failed.
     System = 6,
+    /// Whoever marked died of it: the memory is damaged.
+    Damaged = 7,
 }
 /// Name of each [`Reason`].
-pub const REASON_NAMES: [&str; 7] = [
+pub const REASON_NAMES: [&str; 8] = [
     "none",
     "no_records",
     "fork",
@@ -200,6 +204,7 @@ pub const REASON_NAMES: [&str; 7] = [
     "memory",
     "too_long",
     "system",
+    "damaged",
 ];
 
 /// A class of blocks; index of its pair.

@@ -40,7 +40,7 @@ pub struct Check {
     #[serde(default)]
     pub state: String,
     /// Why it failed, or was made another way than by fork: `none`, `no_records`, `fork`, `filter`,
-    /// `memory`, `too_long`, `system`.
+    /// `memory`, `too_long`, `system`, `damaged`.
     #[serde(default)]
     pub reason: String,
     /// Why there is no result, in words; null when there is one.
@@ -159,6 +159,7 @@ pub fn reason(word: u64) -> &'static str {
         "memory" => "there was no memory for the marks",
         "too_long" => "it took too long",
         "system" => "a system call it needs failed",
+        "damaged" => "who searched its memory died of it: it is damaged",
         _ => "it does not say why",
     }
 }

@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// Most sites [default: 20 as text, all as json; 0 is all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Other writable mappings than modules' data, stacks and threads' storage are no roots, as for LeakSanitizer
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     suppressions: SuppressionsOption,
     #[command(flatten)]
@@ -58,8 +61,9 @@ pub(crate) fn main(options: &Options) -> Result<(), String> {
     let socket = places::socket(options.socket.socket.as_deref());
     let url = client::url(&socket)?;
     let path = format!(
-        "api/v1/processes/{}/check",
-        client::encode(&options.process)
+        "api/v1/processes/{}/check?roots={}",
+        client::encode(&options.process),
+        if options.strict { "strict" } else { "all" }
     );
     let body = client::post(&url, &path)?;
     let checked: Process = serde_json::from_slice(&body)

@@ -188,8 +188,12 @@ fn paths() -> Value {
         "*/*",
         name,
     );
-    let id =
-        json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
+    let roots = parameter(
+        "roots",
+        &json!({ "type": "string", "enum": ["all", "strict"] }),
+        "strict: other writable mappings than modules' data, stacks and threads' storage are no roots",
+    );
+    let id = json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }, roots]);
     let summary = "Checks a running process for lost blocks now, and answers what is known of it; 409 says why it could not be";
     let answer = json!({ "description": summary, "content": { "application/json": {} } });
     let other = json!({ "description": "A problem", "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } } });

@@ -14,7 +14,7 @@ use super::problem::{self, Problem};
 use super::source::{self, Source};
 use super::{App, Processes, auth, guard, openapi};
 use crate::books::report::{Process, Report, SCHEMA_VERSION};
-use crate::hub::{Filter, NoCheck};
+use crate::hub::{Filter, NoCheck, Roots};
 use crate::web::pages_page::Wish;
 use crate::web::view::View;
 use crate::web::{
@@ -370,9 +370,15 @@ async fn bill(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
 
 /// Checks a process for lost blocks now; answers what `/leaks.json` says of the process, or
 /// sends a browser to the page that does.
-async fn check(State(app): State<Arc<App>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn check(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
     guard::same_origin(&headers)?;
-    let process = app.source.check(&id).await.map_err(|no| match no {
+    let roots = roots(query.as_deref().unwrap_or_default())?;
+    let process = app.source.check(&id, roots).await.map_err(|no| match no {
         NoCheck::Unknown => unknown(&id),
         NoCheck::Failed(why) => Problem::new(409, format!("{id} could not be checked: {why}")),
     })?;
@@ -392,6 +398,20 @@ async fn check(State(app): State<Arc<App>>, Path(id): Path<String>, headers: Hea
         .into_iter()
         .next();
     json_answer(&found.ok_or_else(|| unknown(&id))?)
+}
+
+/// `roots=all` or `roots=strict`.
+fn roots(query: &str) -> Result<Roots, Problem> {
+    let mut roots = Roots::Own;
+    for (name, value) in query::pairs(query) {
+        roots = match (name.as_str(), value.as_str()) {
+            ("roots", "all") => Roots::Own,
+            ("roots", "strict") => Roots::Strict,
+            ("roots", _) => return Err(Problem::new(400, "roots is all or strict".to_owned())),
+            _ => roots,
+        };
+    }
+    Ok(roots)
 }
 
 /// The last checks of one process, and the last two compared.

@@ -9,7 +9,7 @@ use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
 use crate::heatmap::report::{Asked, Chart};
-use crate::hub::{Filter, Hub, NoCheck};
+use crate::hub::{Filter, Hub, NoCheck, Roots};
 use crate::whatif::report::WhatIf;
 
 /// An answer that takes its time.
@@ -30,7 +30,7 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// A picture of a heap.
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
     /// Checks a running process for lost blocks; its id.
-    fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>>;
+    fn check<'a>(&'a self, wanted: &'a str, roots: Roots) -> Answer<'a, Result<String, NoCheck>>;
     /// The last checks of a process.
     fn checks<'a>(&'a self, wanted: &'a str) -> Answer<'a, Option<Checks>>;
     /// The metrics text.
@@ -64,8 +64,8 @@ impl Source for Hub {
         Box::pin(Hub::chart(self, asked))
     }
 
-    fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>> {
-        Box::pin(Hub::check(self, wanted))
+    fn check<'a>(&'a self, wanted: &'a str, roots: Roots) -> Answer<'a, Result<String, NoCheck>> {
+        Box::pin(Hub::check(self, wanted, roots))
     }
 
     fn checks<'a>(&'a self, wanted: &'a str) -> Answer<'a, Option<Checks>> {

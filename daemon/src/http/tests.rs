@@ -11,7 +11,7 @@ use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
 use crate::heatmap::report::{Asked, Chart};
-use crate::hub::{Filter, NoCheck};
+use crate::hub::{Filter, NoCheck, Roots};
 use crate::web::fixture;
 use crate::whatif::report::WhatIf;
 
@@ -51,9 +51,10 @@ impl Source for Fixture {
         Box::pin(async { fixture::chart() })
     }
 
-    fn check<'a>(&'a self, wanted: &'a str) -> Answer<'a, Result<String, NoCheck>> {
+    fn check<'a>(&'a self, wanted: &'a str, roots: Roots) -> Answer<'a, Result<String, NoCheck>> {
         Box::pin(async move {
             match wanted {
+                _ if roots == Roots::Strict => Err(NoCheck::Failed("strictly".to_owned())),
                 "zoo" => Ok(fixture::report().processes[0].id.clone()),
                 "stuck" => Err(NoCheck::Failed("it is stuck".to_owned())),
                 _ => Err(NoCheck::Unknown),
@@ -422,6 +423,18 @@ fn a_check_is_posted() {
         head.starts_with("http/1.1 409") && body.contains("it is stuck"),
         "{head}{body}"
     );
+    for (query, status, says) in [
+        ("roots=strict", 409, "strictly"),
+        ("roots=all", 200, "check"),
+        ("roots=none", 400, "roots is all or strict"),
+    ] {
+        let (head, body) = server.ask("POST", &format!("{path}?{query}"), json);
+        let status = format!("http/1.1 {status}");
+        assert!(
+            head.starts_with(&status) && body.contains(says),
+            "{query}: {head}{body}"
+        );
+    }
     let (head, _) = server.ask("POST", "/api/v1/processes/nobody/check", json);
     assert!(head.starts_with("http/1.1 404"), "{head}");
     let (head, body) = server.get(path);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use pageshim_wire::check::{Reason, State, word as check_word};
+use pageshim_wire::check::{Reason, State, option, word as check_word};
 use pageshim_wire::process::{Control, Heap, Mode, word};
 
 use super::record::Record;
@@ -23,6 +23,16 @@ const MARK: Duration = Duration::from_secs(120);
 const ATTENTION: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
 
+/// Where a check begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Roots {
+    /// As the process's environment says: all writable memory that is not the heap, or the strict ones.
+    #[default]
+    Own,
+    /// Those of LeakSanitizer: modules' data, stacks, threads' storage.
+    Strict,
+}
+
 /// Why there is no check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoCheck {
@@ -33,7 +43,7 @@ pub enum NoCheck {
 }
 
 /// Checks a running process; why it could not be.
-pub fn check(record: &Arc<Record>) -> Result<(), String> {
+pub fn check(record: &Arc<Record>, roots: Roots) -> Result<(), String> {
     let _turn = record
         .checking
         .lock()
@@ -42,6 +52,10 @@ pub fn check(record: &Arc<Record>) -> Result<(), String> {
         .state()
         .ok_or("it has ended; PAGESHIM_CHECK=exit checks a process when it ends")?;
     can_be_checked(&state)?;
+    state.want(match roots {
+        Roots::Own => 0,
+        Roots::Strict => option::STRICT,
+    });
     let before = sequence(&state);
     let outcome = hold(record, &state)?;
     if outcome.refused {

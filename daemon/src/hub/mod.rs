@@ -68,7 +68,7 @@ use crate::ingest::socket::Socket;
 use crate::symbols::Symbols;
 use crate::whatif::report::WhatIf;
 
-pub use checks::NoCheck;
+pub use checks::{NoCheck, Roots};
 
 pub use crate::books::filter::Filter;
 pub use crate::ingest::socket::HubError;
@@ -184,9 +184,9 @@ impl Hub {
 
     /// Checks the running process `wanted` (pid, name or id) for lost blocks; its id, or
     /// why not.
-    pub async fn check(&self, wanted: &str) -> Result<String, NoCheck> {
+    pub async fn check(&self, wanted: &str, roots: Roots) -> Result<String, NoCheck> {
         let wanted = wanted.to_owned();
-        self.blocking(move |inner| reports::check(inner, &wanted))
+        self.blocking(move |inner| reports::check(inner, &wanted, roots))
             .await
     }
 

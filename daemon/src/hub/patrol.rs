@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::now_ns;
 use super::record::Record;
-use super::{Inner, registry, reports};
+use super::{Inner, Roots, registry, reports};
 
 /// Between two looks at who is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -81,7 +81,8 @@ fn running(inner: &Inner) -> Vec<Arc<Record>> {
 
 async fn check(inner: &Arc<Inner>, record: &Arc<Record>) -> Result<(), String> {
     let (inner, record) = (Arc::clone(inner), Arc::clone(record));
-    let checked = tokio::task::spawn_blocking(move || reports::check_record(&inner, &record));
+    let checked =
+        tokio::task::spawn_blocking(move || reports::check_record(&inner, &record, Roots::Own));
     checked
         .await
         .map_err(|error| error.to_string())?

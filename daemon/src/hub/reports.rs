@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::checks::{self, NoCheck};
+use super::checks::{self, NoCheck, Roots};
 use super::leads::{Seen, misuse, resolve, resolve_mixed, written_mixed};
 use super::record::Record;
 use super::{Inner, bills, charts, inside, judged, registry, syscalls};
@@ -139,19 +139,19 @@ pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
 }
 
 /// Checks the process that is asked for: of several the newest that runs.
-pub fn check(inner: &Inner, name: &str) -> Result<String, NoCheck> {
+pub fn check(inner: &Inner, name: &str, roots: Roots) -> Result<String, NoCheck> {
     let filter = Filter {
         process: Some(name.to_owned()),
         ..Filter::default()
     };
     let found = wanted(inner, &filter);
     let record = found.first().ok_or(NoCheck::Unknown)?;
-    check_record(inner, record).map_err(NoCheck::Failed)
+    check_record(inner, record, roots).map_err(NoCheck::Failed)
 }
 
 /// Checks a process, and judges what was found; its id.
-pub fn check_record(inner: &Inner, record: &Arc<Record>) -> Result<String, String> {
-    checks::check(record)?;
+pub fn check_record(inner: &Inner, record: &Arc<Record>, roots: Roots) -> Result<String, String> {
+    checks::check(record, roots)?;
     let mut session = inner.symbols.session();
     let seen = look_judged(
         inner,

@@ -74,6 +74,12 @@ impl SharedState {
         self.word(offset).unwrap_or(0)
     }
 
+    /// Says which options the next check is to go by, see [`check::option`].
+    pub fn want(&self, options: u64) {
+        let offset = self.layout.check() + check::word::WANTED as u64 * 8;
+        let _ = rustix::io::pwrite(&self.fd, &options.to_le_bytes(), offset);
+    }
+
     /// Notes how long a check kept the process waiting, which only its tracer knows.
     pub fn note_pause(&self, ns: u64) {
         let offset = self.layout.check() + check::word::PAUSE_NS as u64 * 8;

@@ -1,8 +1,8 @@
 //! What lost sites are to a tool that reads findings: shared by SARIF and JUnit.
 
-use crate::books::report::{Frame, Leak, Process, Report};
+use crate::books::report::{Frame, Leak, Process, Report, State};
 use crate::books::suppress::is_lost;
-use crate::web::{headline, names, units, words};
+use crate::web::{headline, lost, names, units, words};
 
 /// A class of lost blocks: its name, what it means, in one word how bad it is.
 pub(crate) const RULES: [(&str, &str, &str); 3] = [
@@ -62,6 +62,9 @@ pub(crate) fn function(leak: &Leak) -> String {
 /// Why nothing can be said of a process; `None` when it was checked.
 pub(crate) fn unjudged(process: &Process) -> Option<String> {
     match &process.check {
+        None if process.state == State::Killed => {
+            Some(format!("it was not checked: {}", lost::killed(process)))
+        }
         None => Some(
             "it was not checked at its end (PAGESHIM_CHECK=exit, mode exact, trace or count)"
                 .to_owned(),

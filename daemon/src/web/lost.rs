@@ -73,7 +73,8 @@ pub(crate) fn how(process: &Process) -> String {
     let Some(check) = &process.check else {
         return match process.state {
             State::Running => "It was not checked yet.".to_owned(),
-            _ => "It was not checked: PAGESHIM_CHECK=exit checks a process at its end, and `pageshim run` does.".to_owned(),
+            State::Killed => format!("It was not checked: {}.", killed(process)),
+            State::Exited => "It was not checked: PAGESHIM_CHECK=exit checks a process at its end, and `pageshim run` does.".to_owned(),
         };
     };
     let when = match (check.trigger.as_str(), process.state) {
@@ -82,7 +83,13 @@ pub(crate) fn how(process: &Process) -> String {
             let age = (process.seconds - check.at_seconds).max(0.0);
             format!("{} ago", units::seconds(age))
         }
-        _ => format!("{} after its start", units::seconds(check.at_seconds)),
+        (_, state) => {
+            let before = units::seconds((process.seconds - check.at_seconds).max(0.0));
+            match state {
+                State::Killed => format!("{before} before its end ({})", killed(process)),
+                _ => format!("{before} before its end"),
+            }
+        }
     };
     if let Some(trouble) = &check.trouble {
         return format!("The check {when} has no result: {}.", words::clean(trouble));
@@ -93,6 +100,19 @@ pub(crate) fn how(process: &Process) -> String {
         units::bytes(check.scanned_bytes),
         units::seconds(check.duration_ns as f64 / 1e9),
     )
+}
+
+/// Why a process that a signal ended was not checked then.
+pub(crate) fn killed(process: &Process) -> String {
+    const SIGKILL: i32 = 9;
+    match process.exit.and_then(|exit| exit.signal) {
+        Some(SIGKILL) => "SIGKILL ended it, which leaves no time for a check".to_owned(),
+        Some(signal) => format!(
+            "{} ended it first. PAGESHIM_CHECK=exit, which `pageshim run` sets, checks before most signals that end a process, but not in damaged memory",
+            words::signal_name(signal)
+        ),
+        None => "a signal ended it without a check (SIGKILL leaves no time for one)".to_owned(),
+    }
 }
 
 fn stood_still(check: &Check) -> String {
@@ -145,7 +165,10 @@ fn notes(check: &Check) -> Vec<String> {
         }
     }
     if check.strict {
-        notes.push("Only modules' data, stacks and thread-local storage were roots.".to_owned());
+        notes.push(
+            "Strict roots: only modules' data, stacks and thread-local storage were roots."
+                .to_owned(),
+        );
     }
     notes
 }
@@ -174,6 +197,11 @@ mod tests {
         check.note = Some("why".to_owned());
         let told = of(&process);
         assert!(told.how.contains("a copy was searched"), "{}", told.how);
+        assert!(
+            told.how.contains("before its end (SIGKILL ended it"),
+            "{}",
+            told.how
+        );
         assert_eq!(told.notes.len(), 2);
         let check = process.check.as_mut().expect("checked");
         check.suppressed.definite = Amount {
@@ -201,6 +229,11 @@ mod tests {
             "{:?}",
             told.notes
         );
+        let mut unchecked = process.clone();
+        unchecked.check = None;
+        assert!(how(&unchecked).contains("not checked: SIGKILL ended it"));
+        unchecked.exit = None;
+        assert!(how(&unchecked).contains("a signal ended it"));
         process.check.as_mut().expect("checked").trouble = Some("no".to_owned());
         assert!(of(&process).classes.is_empty() && how(&process).contains("has no result: no"));
     }

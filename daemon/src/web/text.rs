@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::books::report::{Leak, MisuseReport, Process, Report};
+use crate::books::report::{Leak, MisuseReport, Process, Report, State};
 use crate::web::words::{self, clean};
 use crate::web::{lost, syscalls_page, units, waste_page};
 
@@ -138,6 +138,8 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
     }
     if process.check.is_some() {
         facts.push(("leaks", classes(process)));
+        facts.push(("check", lost::how(process)));
+    } else if process.state == State::Killed {
         facts.push(("check", lost::how(process)));
     }
     facts.push((

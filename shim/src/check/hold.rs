@@ -154,8 +154,20 @@ fn wait(end: u64) {
 }
 
 impl Held {
+    /// Writes the threads that stand still, as far as there is room; how many.
+    pub(crate) fn copy_to(&self, room: &mut [Still]) -> usize {
+        let mut count = 0;
+        self.each(|still| {
+            if let Some(place) = room.get_mut(count) {
+                *place = still;
+                count += 1;
+            }
+        });
+        count
+    }
+
     /// The threads that stand still.
-    pub(crate) fn each(&self, mut each: impl FnMut(Still)) {
+    fn each(&self, mut each: impl FnMut(Still)) {
         for slot in 0..COUNT.load(Ordering::Relaxed).min(SLOTS) {
             if read(slot, 1) == STANDS {
                 each(Still {
@@ -177,6 +189,22 @@ impl Drop for Held {
     }
 }
 
+/// The thread that a handler's context tells of.
+///
+/// # Safety
+/// The context is the one the kernel made for a handler.
+pub(super) unsafe fn interrupted(context: *const c_void) -> Still {
+    // In a ucontext: flags, link, the signal stack (three words), then the general registers,
+    // of which the stack pointer is the sixteenth.
+    let registers = context.cast::<usize>().wrapping_add(5);
+    // SAFETY: the kernel's own frame, which has all of them.
+    let register = |index: usize| unsafe { registers.add(index).read() };
+    Still {
+        low: register(15).wrapping_sub(RED_ZONE),
+        registers: core::array::from_fn(register),
+    }
+}
+
 /// The signal's handler.
 extern "C" fn stand(_signal: c_int, _info: *mut c_void, context: *mut c_void) {
     let hold = WORD.load(Ordering::SeqCst);
@@ -188,17 +216,10 @@ extern "C" fn stand(_signal: c_int, _info: *mut c_void, context: *mut c_void) {
     let Some(slot) = (0..count).find(|slot| read(*slot, 0) == tid) else {
         return;
     };
-    // In a ucontext: flags, link, the signal stack (three words), then the general registers,
-    // of which the stack pointer is the sixteenth.
-    let registers = context.cast::<usize>().wrapping_add(5);
-    for index in 0..16 {
-        // SAFETY: the kernel's own frame, which has all of them.
-        let value = unsafe { registers.add(index).read() };
-        let (place, value) = match index {
-            15 => (2, value.wrapping_sub(RED_ZONE)),
-            _ => (3 + index, value),
-        };
-        if let Some(word) = word(slot, place) {
+    // SAFETY: the kernel's own frame.
+    let still = unsafe { interrupted(context) };
+    for (index, value) in [still.low].into_iter().chain(still.registers).enumerate() {
+        if let Some(word) = word(slot, 2 + index) {
             word.store(value, Ordering::Relaxed);
         }
     }
@@ -213,6 +234,6 @@ extern "C" fn stand(_signal: c_int, _info: *mut c_void, context: *mut c_void) {
 
 /// What a handler returns to.
 #[unsafe(naked)]
-unsafe extern "C" fn restore() {
+pub(crate) unsafe extern "C" fn restore() {
     naked_asm!("mov eax, 15", "syscall")
 }

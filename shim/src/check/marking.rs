@@ -34,11 +34,22 @@ pub(super) fn look(
         threads.all()[known] = still;
         known += 1;
     }
+    let mut storage =
+        Table::<(usize, usize)>::new(all_threads().count() + 1).ok_or(Reason::Memory)?;
+    let (below, above) = tls::around();
+    let blocks = all_threads().map(Thread::storage);
+    for (place, block) in storage
+        .all()
+        .iter_mut()
+        .zip(blocks.chain([tls::control_block()]))
+    {
+        *place = (block.saturating_sub(below), block + above);
+    }
     let mut keeps = Runtime::new().ok_or(Reason::Memory)?;
     let mut excluded = Excluded::new().ok_or(Reason::Memory)?;
     excluded.add(stack);
     excluded.add(section.range());
-    for range in [threads.range(), keeps.0.range()] {
+    for range in [threads.range(), storage.range(), keeps.0.range()] {
         excluded.add(range);
     }
     order.ours.into_iter().for_each(|range| excluded.add(range));
@@ -50,11 +61,10 @@ pub(super) fn look(
         Trigger::Request => REQUEST_LIMIT_NS,
     };
     let mut trouble = None;
-    let storage = [tls::control_block()];
     let found = leaks::check(
         &SPACES,
         Plan {
-            careful: order.facts.missed > 0,
+            careful: order.facts.missed > 0 && !order.copied,
             ..Plan::within_ns(limit)
         },
         kept,
@@ -64,7 +74,7 @@ pub(super) fn look(
                 .for_each(|range| excluded.add(range));
             let mut sources = Sources {
                 threads: &threads.all()[..known],
-                storage: &storage,
+                storage: storage.all(),
                 excluded: excluded.ranges(),
                 strict: order.facts.options & option::STRICT != 0,
             };

@@ -13,6 +13,7 @@
 
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
+use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use pageshim_core::leaks::Table;
@@ -25,9 +26,11 @@ use crate::{boot, fork, whole, world};
 mod hold;
 mod marking;
 mod section;
+mod signalled;
 
 pub(crate) use section::{Facts, Section};
 pub(crate) use section::{map, unmap};
+pub(crate) use signalled::at_signal;
 
 /// The marker's stack.
 const STACK_BYTES: usize = 128 << 10;
@@ -41,6 +44,8 @@ pub(crate) struct Order<'a> {
     pub(crate) threads: &'a [Still],
     /// Memory of the check's own.
     pub(crate) ours: [(usize, usize); 2],
+    /// Nothing else runs: this is a copy.
+    pub(crate) copied: bool,
 }
 
 /// Checks when the process ends, once.
@@ -71,6 +76,7 @@ fn here(trigger: Trigger) {
             facts,
             threads: &[],
             ours: [(0, 0); 2],
+            copied: false,
         });
     } else {
         with_others_held(facts);
@@ -103,6 +109,7 @@ pub(crate) fn mark(method: Method, trigger: Trigger, threads: &[[u64; stopped::W
         facts,
         threads: &stills.all()[..threads.len()],
         ours: [room, (0, 0)],
+        copied: method == Method::Fork,
     };
     run(&mut order, None, (0, 0));
 }
@@ -130,18 +137,18 @@ fn with_others_held(mut facts: Facts) {
         return fail(&facts);
     };
     let room = threads.range();
-    let mut count = 0;
-    held.each(|still| {
-        if let Some(place) = threads.all().get_mut(count) {
-            *place = still;
-            count += 1;
-        }
-    });
+    let count = held.copy_to(threads.all());
     on_own_stack(&mut Order {
         facts,
         threads: &threads.all()[..count],
         ours: [held.range, room],
+        copied: false,
     });
+}
+
+/// Whether a check could be made here, as things are.
+pub(crate) fn is_possible() -> bool {
+    Section::get().is_some() && obstacle() == Reason::None
 }
 
 /// Why no check can be made here.
@@ -170,7 +177,7 @@ fn on_own_stack(order: &mut Order<'_>) {
         stack: stack.range(),
     };
     // SAFETY: the stack is ours and large enough; carry() gets what it expects.
-    unsafe { switch(carry, stack.range().1, &call) };
+    unsafe { switch(carry, stack.range().1, (&raw const call).cast()) };
 }
 
 struct Call<'a, 'b> {
@@ -184,9 +191,9 @@ struct Call<'a, 'b> {
 /// `top` is 16-aligned, below it lies memory enough, and `call` is what `run` takes.
 #[unsafe(naked)]
 unsafe extern "C" fn switch(
-    run: unsafe extern "C" fn(usize, &Call<'_, '_>),
+    run: unsafe extern "C" fn(usize, *const c_void),
     top: usize,
-    call: &Call<'_, '_>,
+    call: *const c_void,
 ) {
     naked_asm!(
         "push rbx",
@@ -213,7 +220,9 @@ unsafe extern "C" fn switch(
 }
 
 /// `low` is the stack pointer of the calling thread, whose registers lie there.
-unsafe extern "C" fn carry(low: usize, call: &Call<'_, '_>) {
+unsafe extern "C" fn carry(low: usize, call: *const c_void) {
+    // SAFETY: what on_own_stack() passed, which waits for this call.
+    let call = unsafe { &*call.cast::<Call<'_, '_>>() };
     // SAFETY: on_own_stack() waits for this call, and nobody else has the order.
     let order = unsafe { &mut **call.order.get() };
     let own = Still {

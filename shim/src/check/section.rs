@@ -7,10 +7,12 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use pageshim_core::leaks::{Live, Sink, Sums};
 use pageshim_core::sys;
 use pageshim_wire::check::{
-    CHECK_HEADER_BYTES, CLASSES, Class, Method, ROW_BYTES, Reason, State, Trigger, row, word,
+    CHECK_HEADER_BYTES, CLASSES, Class, Method, ROW_BYTES, Reason, State, Trigger, option, row,
+    word,
 };
 use pageshim_wire::process::SITE_UNKNOWN;
 
+use crate::boot;
 use crate::world::STATE;
 
 static AT: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
@@ -59,12 +61,22 @@ impl Facts {
             reason: Reason::None,
             trigger,
             method,
-            options: 0,
+            options: wanted(trigger),
             threads: 0,
             missed: 0,
             began_ns: sys::fast_monotonic_ns(),
         }
     }
+}
+
+/// Which roots: as the environment says, or as who asks does.
+fn wanted(trigger: Trigger) -> u64 {
+    let own = boot::config().is_some_and(|config| config.strict);
+    let asked = match trigger {
+        Trigger::Exit => 0,
+        Trigger::Request => Section::get().map_or(0, |section| section.read(word::WANTED)),
+    };
+    (asked & option::STRICT) | if own { option::STRICT } else { 0 }
 }
 
 impl Section {
@@ -98,6 +110,11 @@ impl Section {
         if let Some(word) = self.at(index) {
             word.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// How many whole results there were so far.
+    pub(crate) fn results(&self) -> u64 {
+        self.read(word::SEQUENCE) / 2
     }
 
     /// Begins a result: readers see that it is being written, and what was before is gone.

@@ -7,11 +7,13 @@
 //! dead and left out. Where a mapping holds several stacks, all of it counts. Thread-local
 //! storage and thread-specific values lie above the stack or in mappings of their own.
 //!
-//! With [`Sources::strict`], other mappings than modules' data, stacks and what a thread's
-//! storage lies in do not count, as in LeakSanitizer.
+//! With [`Sources::strict`], only modules' data, stacks and threads' storage count, as in
+//! LeakSanitizer. The kernel makes one mapping of neighbours, so storage and zeroed data are
+//! cut to what they are.
 
 use super::{Backing, Over, Walk};
 use crate::sys::{self, Mapping};
+use crate::unwind::find_module;
 
 /// Below the stack pointer a leaf function may keep this much.
 pub const RED_ZONE: usize = 128;
@@ -31,8 +33,8 @@ pub struct Still {
 pub struct Sources<'a> {
     /// Threads that stand still.
     pub threads: &'a [Still],
-    /// Addresses inside mappings that count also when `strict`: the threads' storage.
-    pub storage: &'a [usize],
+    /// The threads' storage, which counts also when `strict`, wherever it lies.
+    pub storage: &'a [(usize, usize)],
     /// Ranges that are no roots; sorted by this module.
     pub excluded: &'a mut [(usize, usize)],
     /// Only modules' data, stacks and threads' storage.
@@ -70,8 +72,8 @@ pub fn walk(sources: &mut Sources<'_>, walk: &mut Walk<'_, '_>) -> Result<Option
             (named && !mapping.shared) || (adjacent && before.module && mapping.path.is_empty());
         if mapping.readable && mapping.writable && !is_device(mapping.path) {
             let guarded = adjacent && before.closed || mapping.path == b"[stack]";
-            if let Some(from) = sources.start_of(mapping, guarded, module) {
-                result = sources.give(walk, from, mapping);
+            if let Some(part) = sources.part_of(mapping, guarded, module) {
+                result = sources.give(walk, part, mapping.shared);
             }
         }
         before = Before {
@@ -92,53 +94,80 @@ fn is_device(path: &[u8]) -> bool {
 }
 
 impl Sources<'_> {
-    /// Where the part of a mapping that counts begins; `None` when none of it does.
-    fn start_of(&self, mapping: &Mapping<'_>, guarded: bool, module: bool) -> Option<usize> {
+    /// The part of a mapping that counts; `None` when none of it does.
+    fn part_of(
+        &self,
+        mapping: &Mapping<'_>,
+        guarded: bool,
+        module: bool,
+    ) -> Option<(usize, usize)> {
         let range = mapping.start..mapping.end;
         let mut stacks = self
             .threads
             .iter()
             .filter(|thread| range.contains(&thread.low));
-        let first = stacks.next();
-        let storage = || self.storage.iter().any(|at| range.contains(at));
-        if self.strict && !module && first.is_none() && !storage() {
-            return None;
-        }
-        match (first, stacks.next()) {
-            (Some(only), None) if guarded => Some(only.low),
-            _ => Some(range.start),
+        match (stacks.next(), stacks.next()) {
+            (Some(only), None) if guarded => Some((only.low, mapping.end)),
+            (Some(_), _) => Some((mapping.start, mapping.end)),
+            _ if !self.strict => Some((mapping.start, mapping.end)),
+            _ => {
+                let data = module.then(|| end_of_data(mapping)).flatten();
+                let data = data.map(|end| (mapping.start, end));
+                let parts = data.into_iter().chain(self.storage_in(mapping));
+                parts.reduce(hull)
+            }
         }
     }
 
-    /// Gives what is not excluded of a mapping.
+    /// From the first to the last storage in a mapping.
+    fn storage_in(&self, mapping: &Mapping<'_>) -> Option<(usize, usize)> {
+        let clip = |(from, to): &(usize, usize)| (*from.max(&mapping.start), *to.min(&mapping.end));
+        let parts = self.storage.iter().map(clip).filter(|part| part.0 < part.1);
+        parts.reduce(hull)
+    }
+
+    /// Gives what is not excluded of a part of a mapping.
     fn give(
         &self,
         walk: &mut Walk<'_, '_>,
-        from: usize,
-        mapping: &Mapping<'_>,
+        (from, end): (usize, usize),
+        shared: bool,
     ) -> Result<(), Over> {
-        let backing = if mapping.shared {
+        let backing = if shared {
             Backing::Shared
         } else {
             Backing::Private
         };
         let mut at = from;
         // Sorted by where they begin; those that end before are few.
-        for (start, end) in self.excluded.iter().copied() {
-            if start >= mapping.end {
+        for (start, stop) in self.excluded.iter().copied() {
+            if start >= end {
                 break;
             }
-            if end <= at {
+            if stop <= at {
                 continue;
             }
             if start > at {
                 walk.range((at, start), backing)?;
             }
-            at = end;
+            at = stop;
         }
-        if at < mapping.end {
-            walk.range((at, mapping.end), backing)?;
+        if at < end {
+            walk.range((at, end), backing)?;
         }
         Ok(())
     }
+}
+
+fn hull(one: (usize, usize), other: (usize, usize)) -> (usize, usize) {
+    (one.0.min(other.0), one.1.max(other.1))
+}
+
+/// Where a module's data ends in a mapping; `None` when what lies behind a module is none of it.
+fn end_of_data(mapping: &Mapping<'_>) -> Option<usize> {
+    if !mapping.path.is_empty() {
+        return Some(mapping.end);
+    }
+    let end = usize::try_from(find_module(mapping.start as u64)?.end).ok()?;
+    Some(end.next_multiple_of(crate::OS_PAGE_BYTES).min(mapping.end))
 }

@@ -50,6 +50,7 @@ pub(crate) mod number {
     pub(crate) const POLL: usize = 7;
     pub(crate) const MMAP: usize = 9;
     pub(crate) const RT_SIGACTION: usize = 13;
+    pub(crate) const RT_SIGPROCMASK: usize = 14;
     pub(crate) const MPROTECT: usize = 10;
     pub(crate) const MUNMAP: usize = 11;
     pub(crate) const SCHED_YIELD: usize = 24;
@@ -62,7 +63,9 @@ pub(crate) mod number {
     pub(crate) const RECVFROM: usize = 45;
     pub(crate) const SENDMSG: usize = 46;
     pub(crate) const GETSOCKOPT: usize = 55;
+    pub(crate) const CLONE: usize = 56;
     pub(crate) const WAIT4: usize = 61;
+    pub(crate) const KILL: usize = 62;
     pub(crate) const FCNTL: usize = 72;
     pub(crate) const FTRUNCATE: usize = 77;
     pub(crate) const READLINK: usize = 89;
@@ -76,6 +79,7 @@ pub(crate) mod number {
     pub(crate) const CLOCK_GETTIME: usize = 228;
     pub(crate) const EXIT_GROUP: usize = 231;
     pub(crate) const OPENAT: usize = 257;
+    pub(crate) const RT_TGSIGQUEUEINFO: usize = 297;
     pub(crate) const NEWFSTATAT: usize = 262;
     pub(crate) const GETRANDOM: usize = 318;
     pub(crate) const MEMFD_CREATE: usize = 319;

@@ -51,6 +51,39 @@ pub fn signal_thread(tid: u32, signal: c_int) -> Result<(), Errno> {
     unsafe { call(number::TGKILL, args) }.map(|_| ())
 }
 
+/// Has the kernel do with a signal what it does by itself.
+pub fn handle_by_default(signal: c_int) {
+    let action = [0usize; 4];
+    let signal = usize::try_from(signal).unwrap_or(0);
+    let args = [signal, action.as_ptr().addr(), 0, 8, 0, 0];
+    // SAFETY: an action of zeros is the default one.
+    let _ = unsafe { call(number::RT_SIGACTION, args) };
+}
+
+/// Lets a signal reach this thread.
+pub fn unblock(signal: c_int) {
+    const SIG_UNBLOCK: usize = 1;
+    let mask = 1u64 << u32::try_from(signal - 1).unwrap_or(0).min(63);
+    let args = [SIG_UNBLOCK, (&raw const mask).addr(), 0, 8, 0, 0];
+    // SAFETY: the mask lives through the call.
+    let _ = unsafe { call(number::RT_SIGPROCMASK, args) };
+}
+
+/// Sends this very thread a signal with the facts it came with before.
+///
+/// # Safety
+/// `info` is a siginfo as the kernel hands it to a handler.
+pub unsafe fn signal_self_again(signal: c_int, info: *const c_void) -> Result<(), Errno> {
+    let (own, tid) = (process_id() as usize, super::thread_id());
+    let number = usize::try_from(signal).map_err(|_| Errno(EINVAL))?;
+    let args = [own, tid as usize, number, info.addr(), 0, 0];
+    // SAFETY: the caller's duty; the kernel reads the siginfo.
+    match unsafe { call(number::RT_TGSIGQUEUEINFO, args) } {
+        Ok(_) => Ok(()),
+        Err(_) => signal_thread(tid, signal),
+    }
+}
+
 /// Waits, at most so long, while `word` is `value`; may end sooner.
 pub fn wait_while(word: &AtomicU32, value: u32, ms: u64) {
     const WAIT_PRIVATE: usize = 128;
