@@ -51,9 +51,14 @@ fn probe(at: usize) -> Option<usize> {
     if !at.is_multiple_of(WORD) || !sys::is_mapped(at) {
         return None;
     }
-    // SAFETY: mapped, and aligned; memory that no program can read is not what a
-    // pointer that was ever written through points at.
-    Some(unsafe { ptr::with_exposed_provenance::<usize>(at).read() })
+    // Mapped is not readable: a block may begin right behind a page nobody may touch.
+    let mut word = [0; WORD];
+    match sys::copy_own(at as u64, &mut word) {
+        Some(WORD) => Some(usize::from_ne_bytes(word)),
+        Some(_) => None,
+        // SAFETY: mapped, and aligned; under a filter of system calls there is no way to ask.
+        None => Some(unsafe { ptr::with_exposed_provenance::<usize>(at).read() }),
+    }
 }
 
 /// True when a glibc chunk in use could begin 16 bytes before `address`: its size is

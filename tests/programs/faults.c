@@ -149,7 +149,10 @@ static void sizes(void) {
 /* Frees what is no block; then everything still works. */
 static void pointers(void) {
     char here[256] = {0};
-    char *mapped = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* What lies before it may not be read. */
+    char *mapped = mmap(NULL, (1 << 16) + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(mapped, 4096, PROT_NONE);
+    mapped += 4096;
     char *small = malloc(100), *medium = malloc(20000), *large = malloc(500000);
     memset(small, 1, 100);
     memset(medium, 2, 20000);
