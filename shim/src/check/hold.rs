@@ -19,10 +19,16 @@ use pageshim_core::leaks::Table;
 use pageshim_core::leaks::roots::{RED_ZONE, Still};
 use pageshim_core::sys;
 
+use crate::tls;
+
 /// Threads there is room for.
 const SLOTS: usize = 4096;
-/// Words of a slot: tid, state, lowest address of the stack, 15 registers.
-const WORDS: usize = 18;
+/// Words of a slot: tid, state, lowest address of the stack, 15 registers as in a ucontext,
+/// control block.
+const WORDS: usize = 19;
+const CONTROL: usize = 18;
+/// Where in a ucontext rax, rbx, rcx, rdx, rsi, rdi, rbp and r8 to r15 are.
+const REGISTERS: [usize; 15] = [13, 11, 14, 12, 9, 8, 10, 0, 1, 2, 3, 4, 5, 6, 7];
 const STANDS: usize = 1;
 /// How long threads may take to stand still.
 const PATIENCE_NS: u64 = 300_000_000;
@@ -160,7 +166,9 @@ impl Held {
             if read(slot, 1) == STANDS {
                 each(Still {
                     low: read(slot, 2),
-                    registers: core::array::from_fn(|index| read(slot, 3 + index)),
+                    registers: REGISTERS.map(|index| read(slot, 3 + index)),
+                    tid: u32::try_from(read(slot, 0)).unwrap_or(0),
+                    control: read(slot, CONTROL),
                 });
             }
         }
@@ -201,6 +209,9 @@ extern "C" fn stand(_signal: c_int, _info: *mut c_void, context: *mut c_void) {
         if let Some(word) = word(slot, place) {
             word.store(value, Ordering::Relaxed);
         }
+    }
+    if let Some(word) = word(slot, CONTROL) {
+        word.store(tls::control_block(), Ordering::Relaxed);
     }
     if let Some(state) = word(slot, 1) {
         state.store(STANDS, Ordering::Release);

@@ -2,13 +2,15 @@
 
 use core::sync::atomic::AtomicU8;
 
+use pageshim_core::leaks::aim::Watch;
 use pageshim_core::leaks::roots::{self, Sources, Still};
 use pageshim_core::leaks::{self, Plan, Stopped, Sums, Table};
 use pageshim_core::sys;
 use pageshim_core::unwind::find_module;
-use pageshim_wire::check::{Reason, Trigger, option};
+use pageshim_wire::check::{Reason, Trigger, Wanted, option};
 use pageshim_wire::process::{SITE_FIRST, word};
 
+use super::chain::{self, Ground};
 use super::{Order, Section};
 use crate::thread::{Thread, all_threads};
 use crate::tls;
@@ -41,6 +43,7 @@ pub(super) fn look(
     for range in [threads.range(), keeps.0.range()] {
         excluded.add(range);
     }
+    let stills = &threads.all()[..known];
     order.ours.into_iter().for_each(|range| excluded.add(range));
     excluded.all_of_ours();
     let sites = keeps.0.all();
@@ -51,28 +54,44 @@ pub(super) fn look(
     };
     let mut trouble = None;
     let storage = [tls::control_block()];
+    let strict = order.facts.options & option::STRICT != 0;
+    let plan = Plan {
+        careful: order.facts.missed > 0,
+        ..Plan::within_ns(limit)
+    };
+    let target = *section;
+    let wanted = target.asked(order.facts.trigger);
+    let mut watch = Watch::new(section, wanted.unwrap_or(Wanted::Address(0)));
     let found = leaks::check(
         &SPACES,
-        Plan {
-            careful: order.facts.missed > 0,
-            ..Plan::within_ns(limit)
-        },
+        plan,
         kept,
         |walk| {
             walk.own_ranges()
                 .into_iter()
                 .for_each(|range| excluded.add(range));
             let mut sources = Sources {
-                threads: &threads.all()[..known],
+                threads: stills,
                 storage: &storage,
                 excluded: excluded.ranges(),
-                strict: order.facts.options & option::STRICT != 0,
+                strict,
             };
             trouble = roots::walk(&mut sources, walk)?;
             Ok(())
         },
-        section,
+        &mut watch,
     );
+    if let (Some(wanted), Ok(_), None) = (wanted, &found, trouble) {
+        let aim = watch.aim();
+        let ground = Ground {
+            plan,
+            threads: stills,
+            kept,
+            excluded: &mut excluded,
+            strict,
+        };
+        chain::tell(target, wanted, aim.as_ref(), ground);
+    }
     match (found, trouble) {
         (Ok(sums), None) => Ok(sums),
         (Ok(_), Some(_)) => Err(Reason::System),
@@ -101,7 +120,7 @@ impl Runtime {
 }
 
 /// Ranges that are no roots.
-struct Excluded {
+pub(super) struct Excluded {
     table: Table<(usize, usize)>,
     count: usize,
 }
@@ -118,7 +137,7 @@ impl Excluded {
         Some(own)
     }
 
-    fn add(&mut self, range: (usize, usize)) {
+    pub(super) fn add(&mut self, range: (usize, usize)) {
         if range.0 < range.1
             && let Some(room) = self.table.all().get_mut(self.count)
         {
@@ -127,7 +146,7 @@ impl Excluded {
         }
     }
 
-    fn ranges(&mut self) -> &mut [(usize, usize)] {
+    pub(super) fn ranges(&mut self) -> &mut [(usize, usize)] {
         let count = self.count;
         &mut self.table.all()[..count]
     }

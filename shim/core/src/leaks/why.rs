@@ -1,0 +1,575 @@
+//! Why a block is alive: the shortest chain of pointers from a root to it.
+//!
+//! # Design
+//! ```text
+//! queue   | roots' blocks, a kind of root after the other | their blocks | theirs | …
+//! entry     block; where the pointer to it is: a word of a root, or (entry before, offset)
+//! ```
+//! A search by breadth, so the first chain found is a shortest one; of those as short the one
+//! whose root says most: a variable rather than a word on a stack, which may be stale. For
+//! a reachable block only start pointers count, as for its class. For an indirect one the search
+//! begins at the lost block that leads to it.
+//!
+//! # Allocation
+//! Mappings of its own: an index as the check's, and 16 bytes for each block met on the way.
+#![allow(unsafe_code)]
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use pageshim_wire::check::{CHAIN_MAX, Chain, Class, Root, Wanted};
+
+use super::aim::Aim;
+use super::index::{Hit, Index, LIVE, Live, POSSIBLE, REACHED};
+use super::lost::ALL;
+use super::presence::Presence;
+use super::roots::{Still, Takes};
+use super::table::Table;
+use super::{Backing, Over, Plan, storage};
+use crate::heap::gpa::Spaces;
+use crate::sys;
+
+const WORD: usize = size_of::<usize>();
+/// Bytes of a root between two looks at the clock.
+const PIECE: usize = 128 << 10;
+/// From this size on, untouched pages of a block are passed over.
+const SPARSE: usize = 128 << 10;
+/// Blocks fetched ahead.
+const AHEAD: usize = 12;
+/// Bits of a root's word that name its kind.
+const KINDS: usize = 7;
+/// Registers of a thread in a register's number.
+const REGISTERS: usize = 16;
+/// Roots, those that say most first. Blocks the loader keeps come after variables.
+const ORDER: [Root; 7] = [
+    Root::Global,
+    Root::Tls,
+    Root::Runtime,
+    Root::Mapping,
+    Root::Unrecorded,
+    Root::Stack,
+    Root::Register,
+];
+
+/// A step of a chain; its words are those of `pageshim_wire::check::link`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// What kind of root, or a block.
+    pub kind: Root,
+    /// Of the block, or of the word in the root.
+    pub address: usize,
+    /// Requested, or the thread.
+    pub bytes: usize,
+    /// Of the block.
+    pub site: u32,
+    /// Of the word that points on.
+    pub offset: usize,
+    /// Where the pointer to the block points.
+    pub into: usize,
+}
+
+/// No link.
+pub const NO_LINK: Link = Link {
+    kind: Root::Block,
+    address: 0,
+    bytes: 0,
+    site: 0,
+    offset: 0,
+    into: 0,
+};
+
+/// What was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// How it went.
+    pub state: Chain,
+    /// The chain, root first.
+    pub links: [Link; CHAIN_MAX],
+    /// How many of them there are.
+    pub count: usize,
+    /// Links in the middle that found no place.
+    pub left_out: usize,
+}
+
+impl Answer {
+    /// No chain, and why.
+    pub const fn none(state: Chain) -> Self {
+        Self {
+            state,
+            links: [NO_LINK; CHAIN_MAX],
+            count: 0,
+            left_out: 0,
+        }
+    }
+}
+
+/// Looks for the chain to `aim`. `roots` names the roots, each time it is asked; blocks of sites
+/// that `keeps` names are roots too.
+pub fn why(
+    spaces: &Spaces,
+    plan: Plan,
+    threads: &[Still],
+    aim: &Aim,
+    keeps: impl Fn(u32) -> bool,
+    roots: impl FnMut(&mut Search<'_>) -> Result<(), Over>,
+) -> Answer {
+    let Some(mut index) = Index::new(spaces) else {
+        return Answer::none(Chain::Memory);
+    };
+    let state = |record: &crate::records::Record, _| match keeps(record.site) {
+        true => POSSIBLE,
+        false => LIVE,
+    };
+    index.fill(state, |_| ());
+    let Some(mut search) = Search::new(&index, plan, threads, aim) else {
+        return Answer::none(Chain::Memory);
+    };
+    let (done, state) = match (aim.class, aim.leader) {
+        (Class::Reachable | Class::Possible, _) => (search.from_roots(roots), Chain::Reached),
+        (_, leader) => {
+            search.seed(leader.unwrap_or(aim.block).address, 0);
+            (search.run(), Chain::Lost)
+        }
+    };
+    match (search.found, done) {
+        (Some(entry), _) => search.answer(entry, state),
+        (None, Err(Over)) => Answer::none(Chain::TooLong),
+        (None, Ok(())) => Answer::none(Chain::Moved),
+    }
+}
+
+/// A search under way; takes the roots.
+#[derive(Debug)]
+pub struct Search<'i> {
+    index: &'i Index<'i>,
+    threads: &'i [Still],
+    aim: &'i Aim,
+    queue: Table<(usize, usize)>,
+    storages: Table<(usize, usize)>,
+    /// Where roots are copied to that may vanish while they are read.
+    copy: Option<Table<usize>>,
+    presence: Presence,
+    /// Entries written, those of roots among them, those read.
+    written: usize,
+    seeds: usize,
+    read: usize,
+    found: Option<usize>,
+    /// The kind of root that is taken now.
+    kind: Root,
+    deadline_ns: u64,
+}
+
+impl<'i> Search<'i> {
+    fn new(index: &'i Index<'i>, plan: Plan, threads: &'i [Still], aim: &'i Aim) -> Option<Self> {
+        let mut storages = Table::new(threads.len())?;
+        for (place, thread) in storages.all().iter_mut().zip(threads) {
+            *place = storage::of(thread.control);
+        }
+        let copy = match plan.careful {
+            true => Some(Table::new(PIECE / WORD)?),
+            false => None,
+        };
+        Some(Self {
+            index,
+            threads,
+            aim,
+            queue: Table::new(index.slots() + 1)?,
+            storages,
+            copy,
+            presence: Presence::open(),
+            written: 0,
+            seeds: 0,
+            read: 0,
+            found: None,
+            kind: Root::Block,
+            deadline_ns: plan.deadline_ns,
+        })
+    }
+
+    /// Mappings of the search's own, which are no roots.
+    pub fn own_ranges(&self) -> [(usize, usize); 5] {
+        let [digests, marks] = self.index.ranges();
+        let copy = self.copy.as_ref().map_or((0, 0), Table::range);
+        [
+            digests,
+            marks,
+            self.queue.range(),
+            self.storages.range(),
+            copy,
+        ]
+    }
+
+    fn from_roots(
+        &mut self,
+        mut roots: impl FnMut(&mut Search<'_>) -> Result<(), Over>,
+    ) -> Result<(), Over> {
+        for kind in ORDER {
+            self.kind = kind;
+            match kind {
+                Root::Runtime => self.kept(),
+                Root::Unrecorded => self.bare()?,
+                _ => roots(self)?,
+            }
+            if self.found.is_some() {
+                return Ok(());
+            }
+        }
+        self.run()
+    }
+
+    /// Blocks that the loader keeps.
+    fn kept(&mut self) {
+        let index = self.index;
+        index.sweep(1 << POSSIBLE, ALL, false, |hit, _| {
+            let address = index.address(hit);
+            self.enter(hit, address | Root::Runtime as usize);
+            self.found.is_none().then_some(REACHED)
+        });
+    }
+
+    fn bare(&mut self) -> Result<(), Over> {
+        let index = self.index;
+        let mut done = Ok(());
+        index.each_bare(|from, to| {
+            if done.is_ok() {
+                done = self.range((from, to), Backing::Private, Root::Unrecorded);
+            }
+        });
+        done
+    }
+
+    fn seed(&mut self, address: usize, via: usize) {
+        if let Some(hit) = self.index.find(address) {
+            self.enter(&hit, via);
+        }
+    }
+
+    /// Reads blocks in the order they were met, until the one that is wanted is.
+    fn run(&mut self) -> Result<(), Over> {
+        self.seeds = self.written;
+        while self.found.is_none() && self.read < self.written {
+            if let Some(ahead) = self.entry(self.read + AHEAD) {
+                fetch(ahead.0);
+            }
+            self.read_block(self.read);
+            self.read += 1;
+            if self.read.is_multiple_of(1 << 14) {
+                self.check_time()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, number: usize) -> Option<(usize, usize)> {
+        // SAFETY: below what was written, which is within the table.
+        (number < self.written).then(|| unsafe { *self.queue.first().add(number) })
+    }
+
+    fn read_block(&mut self, number: usize) {
+        let Some((block, _)) = self.entry(number) else {
+            return;
+        };
+        let Some(hit) = self.index.find(block) else {
+            return;
+        };
+        let words = self.index.words(&hit);
+        let via = |at: usize| number << 32 | ((at - block) / WORD).min(u32::MAX as usize);
+        if words * WORD < SPARSE {
+            for at in (0..words).map(|index| block + index * WORD) {
+                self.see(load(at), || via(at));
+            }
+            return;
+        }
+        let mut presence = core::mem::replace(&mut self.presence, Presence::closed());
+        let range = (block, block + words * WORD);
+        presence.each(range, Backing::Private, |from, to| {
+            for at in (from..to).step_by(WORD) {
+                self.see(load(at), || via(at));
+            }
+        });
+        self.presence = presence;
+    }
+
+    /// One word that may point to a block.
+    #[inline(always)]
+    fn see(&mut self, word: usize, via: impl FnOnce() -> usize) {
+        let Some(hit) = self.index.find(word) else {
+            return;
+        };
+        let state = self.index.state(&hit);
+        // Blocks that are roots themselves wait for their turn.
+        if state != LIVE {
+            return;
+        }
+        if hit.offset != 0 {
+            let by_start = self.aim.class == Class::Reachable;
+            if by_start || hit.offset >= self.index.live(&hit).requested {
+                return;
+            }
+        }
+        self.enter(&hit, via());
+    }
+
+    fn enter(&mut self, hit: &Hit<'_>, via: usize) {
+        // Numbers of entries have 32 bits, and there is an entry for each slot.
+        if self.found.is_some() || self.written >= self.queue.room().min(u32::MAX as usize) {
+            return;
+        }
+        self.index.set_state(hit, REACHED);
+        let block = self.index.address(hit);
+        // SAFETY: within the table, see above.
+        unsafe { self.queue.first().add(self.written).write((block, via)) };
+        if self.is_wanted(hit, block) {
+            self.found = Some(self.written);
+        }
+        self.written += 1;
+    }
+
+    fn is_wanted(&self, hit: &Hit<'_>, block: usize) -> bool {
+        match self.aim.wanted {
+            Wanted::Site(site, _) if self.aim.class == Class::Reachable => {
+                self.index.live(hit).site == site
+            }
+            _ => block == self.aim.block.address,
+        }
+    }
+
+    fn check_time(&self) -> Result<(), Over> {
+        match sys::fast_monotonic_ns() > self.deadline_ns {
+            true => Err(Over),
+            false => Ok(()),
+        }
+    }
+
+    fn read_root(&mut self, (from, to): (usize, usize), backing: Backing) -> Result<(), Over> {
+        let (mut at, to) = (from.next_multiple_of(WORD), to & !(WORD - 1));
+        let mut presence = core::mem::replace(&mut self.presence, Presence::closed());
+        while at < to && self.found.is_none() {
+            let end = to.min((at & !(PIECE - 1)) + PIECE);
+            presence.each((at, end), backing, |from, to| self.read_piece(from, to));
+            self.check_time()?;
+            at = end;
+        }
+        self.presence = presence;
+        match self.found {
+            Some(_) => Err(Over),
+            None => Ok(()),
+        }
+    }
+
+    fn read_piece(&mut self, from: usize, to: usize) {
+        let kind = self.kind as usize;
+        let (into, bytes) = match &self.copy {
+            Some(copy) => {
+                let (into, _) = copy.range();
+                (into, sys::copy_range(from, into, to - from).unwrap_or(0))
+            }
+            None => (from, to - from),
+        };
+        for offset in (0..bytes & !(WORD - 1)).step_by(WORD) {
+            self.see(load(into + offset), || from + offset | kind);
+        }
+    }
+
+    /// The chain that ends at an entry.
+    fn answer(&mut self, entry: usize, state: Chain) -> Answer {
+        let mut length = 1;
+        let mut at = entry;
+        while let Some(before) = self.before(at) {
+            length += 1;
+            at = before;
+        }
+        let via = self.entry(at).map_or(0, |(_, via)| via);
+        let root = via & KINDS;
+        let own_link = state == Chain::Reached && root != Root::Runtime as usize;
+        let mut chain = Filling::new(state, length + usize::from(own_link));
+        let (mut at, mut offset) = (entry, 0);
+        loop {
+            let (block, via) = self.entry(at).unwrap_or((0, 0));
+            let before = self.before(at);
+            let mut link = self.block_link(block, offset);
+            if let Some(before) = before {
+                offset = (via & u32::MAX as usize) * WORD;
+                let word = self.entry(before).map_or(0, |(parent, _)| parent + offset);
+                link.into = self.into_of(&link, storage::word(word));
+            } else if own_link {
+                let (word, own) = self.root_link(via);
+                link.into = self.into_of(&link, word);
+                chain.put(link);
+                chain.put(own);
+                break;
+            } else if state == Chain::Reached {
+                link.kind = Root::Runtime;
+            }
+            chain.put(link);
+            let Some(before) = before else { break };
+            at = before;
+        }
+        chain.answer
+    }
+
+    /// The entry whose block points to that of an entry; `None` for what roots point to.
+    fn before(&self, entry: usize) -> Option<usize> {
+        let seeds = if self.seeds == 0 {
+            self.written
+        } else {
+            self.seeds
+        };
+        if entry < seeds {
+            return None;
+        }
+        self.entry(entry)
+            .map(|(_, via)| via >> 32)
+            .filter(|before| *before < entry)
+    }
+
+    fn block_link(&self, block: usize, offset: usize) -> Link {
+        let hit = self.index.find(block);
+        let live = hit.map(|hit| self.index.live(&hit)).unwrap_or(Live {
+            address: block,
+            requested: 0,
+            site: 0,
+            birth: 0,
+        });
+        Link {
+            kind: Root::Block,
+            address: block,
+            bytes: live.requested,
+            site: live.site,
+            offset,
+            into: 0,
+        }
+    }
+
+    fn into_of(&self, link: &Link, word: Option<usize>) -> usize {
+        let into = word.unwrap_or(0).wrapping_sub(link.address);
+        if into < link.bytes { into } else { 0 }
+    }
+
+    /// What a root's word holds, and its link.
+    fn root_link(&self, via: usize) -> (Option<usize>, Link) {
+        let kind = ORDER.into_iter().find(|kind| *kind as usize == via & KINDS);
+        let kind = kind.unwrap_or(Root::Mapping);
+        let at = via & !KINDS;
+        let thread = match kind {
+            Root::Register => self.threads.get(at >> 3 >> REGISTERS.trailing_zeros()),
+            Root::Stack => on_stack(self.threads, at),
+            Root::Tls => self.in_storage(at),
+            _ => None,
+        };
+        let register = at >> 3 & (REGISTERS - 1);
+        let (word, address) = match kind {
+            Root::Register => (
+                thread.and_then(|thread| thread.registers.get(register).copied()),
+                register,
+            ),
+            _ => (storage::word(at), at),
+        };
+        let link = Link {
+            kind,
+            address,
+            bytes: thread.map_or(0, |thread| thread.tid as usize),
+            ..NO_LINK
+        };
+        (word, link)
+    }
+
+    fn in_storage(&self, at: usize) -> Option<&Still> {
+        let place = |thread: &usize| {
+            // SAFETY: one for each thread.
+            let (from, to) = unsafe { *self.storages.first().add(*thread) };
+            (from..to).contains(&at)
+        };
+        let thread = (0..self.threads.len()).find(place)?;
+        self.threads.get(thread)
+    }
+}
+
+impl Takes for Search<'_> {
+    fn range(
+        &mut self,
+        (from, to): (usize, usize),
+        backing: Backing,
+        kind: Root,
+    ) -> Result<(), Over> {
+        if self.kind != Root::Tls {
+            return match self.kind == kind {
+                true => self.read_root((from, to), backing),
+                false => Ok(()),
+            };
+        }
+        // Storage lies in mappings of other kinds, which are read whole when it is their turn.
+        for thread in 0..self.threads.len() {
+            // SAFETY: one for each thread.
+            let (low, high) = unsafe { *self.storages.first().add(thread) };
+            let part = (from.max(low), to.min(high));
+            if part.0 < part.1 {
+                self.read_root(part, backing)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, thread: usize, register: usize, word: usize) -> Result<(), Over> {
+        if self.kind == Root::Register {
+            let number = thread << REGISTERS.trailing_zeros() | register;
+            self.see(word, || number << 3 | Root::Register as usize);
+        }
+        Ok(())
+    }
+}
+
+/// The thread whose stack a word is on: the nearest stack pointer below it, or else above.
+fn on_stack(threads: &[Still], at: usize) -> Option<&Still> {
+    let below = threads.iter().filter(|thread| thread.low <= at);
+    let above = threads.iter().filter(|thread| thread.low > at);
+    below
+        .max_by_key(|thread| thread.low)
+        .or_else(|| above.min_by_key(|thread| thread.low))
+}
+
+/// An answer that is filled from its last link to its first.
+struct Filling {
+    answer: Answer,
+    total: usize,
+    left: usize,
+}
+
+impl Filling {
+    fn new(state: Chain, total: usize) -> Self {
+        let mut answer = Answer::none(state);
+        answer.count = total.min(CHAIN_MAX);
+        answer.left_out = total - answer.count;
+        Self {
+            answer,
+            total,
+            left: total,
+        }
+    }
+
+    fn put(&mut self, link: Link) {
+        const HALF: usize = CHAIN_MAX / 2;
+        self.left -= 1;
+        let place = match self.left {
+            place if self.total <= CHAIN_MAX || place < HALF => place,
+            place if place >= self.total - HALF => CHAIN_MAX - (self.total - place),
+            _ => return,
+        };
+        if let Some(room) = self.answer.links.get_mut(place) {
+            *room = link;
+        }
+    }
+}
+
+/// Reads a word of the program's.
+#[inline(always)]
+fn load(at: usize) -> usize {
+    // SAFETY: callers read within live blocks and mappings they know to be readable.
+    unsafe { (*core::ptr::with_exposed_provenance::<AtomicUsize>(at)).load(Ordering::Relaxed) }
+}
+
+#[inline(always)]
+fn fetch(at: usize) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint; it never faults.
+    unsafe { _mm_prefetch(core::ptr::with_exposed_provenance(at), _MM_HINT_T0) };
+}
