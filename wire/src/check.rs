@@ -106,7 +106,8 @@ pub mod link {
     pub const BYTES: usize = 2;
     /// Site of the block.
     pub const SITE: usize = 3;
-    /// Bytes from the block's start to the word in it that points on.
+    /// Bytes from the block's start to the word in it that points on; of thread-local
+    /// storage from the word to the thread's control block, 0 behind that.
     pub const OFFSET: usize = 4;
     /// Bytes from the block's start to where the pointer to it points.
     pub const INTO: usize = 5;

@@ -10,6 +10,7 @@ use crate::books::history::Checks;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
+use crate::books::why::Question;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::{Filter, NoCheck};
 use crate::web::fixture;
@@ -57,6 +58,21 @@ impl Source for Fixture {
                 "zoo" => Ok(fixture::report().processes[0].id.clone()),
                 "stuck" => Err(NoCheck::Failed("it is stuck".to_owned())),
                 _ => Err(NoCheck::Unknown),
+            }
+        })
+    }
+
+    fn why<'a>(
+        &'a self,
+        wanted: &'a str,
+        question: &'a Question,
+    ) -> Answer<'a, Result<String, NoCheck>> {
+        Box::pin(async move {
+            match (wanted, question) {
+                ("zoo", Question::Site(site, _)) if site == "none" => {
+                    Err(NoCheck::NoSite("there is no site none".to_owned()))
+                }
+                _ => self.check(wanted).await,
             }
         })
     }

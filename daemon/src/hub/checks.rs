@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use pageshim_wire::check::{Reason, State, word as check_word};
+use pageshim_wire::check::{Reason, State, Wanted, word as check_word};
 use pageshim_wire::process::{Control, Heap, Mode, word};
 
 use super::record::Record;
@@ -28,12 +28,24 @@ const POLL: Duration = Duration::from_millis(5);
 pub enum NoCheck {
     /// No process of that name.
     Unknown,
+    /// No site of that id.
+    NoSite(String),
     /// It could not be made.
     Failed(String),
 }
 
 /// Checks a running process; why it could not be.
 pub fn check(record: &Arc<Record>) -> Result<(), String> {
+    check_for(record, None, |_| ())
+}
+
+/// Checks a running process and has it look for a chain of pointers to what is wanted; `take` reads
+/// what was found, before anybody has the process checked again.
+pub fn check_for<T>(
+    record: &Arc<Record>,
+    wanted: Option<Wanted>,
+    take: impl FnOnce(&SharedState) -> T,
+) -> Result<T, String> {
     let _turn = record
         .checking
         .lock()
@@ -42,17 +54,19 @@ pub fn check(record: &Arc<Record>) -> Result<(), String> {
         .state()
         .ok_or("it has ended; PAGESHIM_CHECK=exit checks a process when it ends")?;
     can_be_checked(&state)?;
+    state.ask_why(wanted.map_or(0, Wanted::pack));
     let before = sequence(&state);
     let outcome = hold(record, &state)?;
     if outcome.refused {
-        return ask(&state, before, &outcome.trouble);
+        ask(&state, before, &outcome.trouble)?;
+        return Ok(take(&state));
     }
     if !outcome.trouble.is_empty() {
         return Err(outcome.trouble);
     }
     finished(&state, before)?;
     state.note_pause(outcome.pause_ns);
-    Ok(())
+    Ok(take(&state))
 }
 
 fn can_be_checked(state: &SharedState) -> Result<(), String> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::checks::{self, NoCheck};
 use super::leads::{Seen, misuse, resolve, resolve_mixed, written_mixed};
 use super::record::Record;
-use super::{Inner, bills, charts, inside, judged, registry, syscalls};
+use super::{Inner, bills, charts, inside, judged, registry, syscalls, whys};
 use crate::bill::report::{Bill, Waste};
 use crate::books::filter::Filter;
 use crate::books::history::Checks;
@@ -17,6 +17,7 @@ use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
 use crate::books::sizes::{Entry, Sizes};
 use crate::books::summary::Observed;
 use crate::books::syscalls::Syscalls;
+use crate::books::why::Question;
 use crate::capture::{CaptureError, Counts, Writer};
 use crate::heatmap::report::{Asked, Chart};
 use crate::metrics::{self, Scrape, Site, Subject};
@@ -127,6 +128,24 @@ pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
 
 /// Checks the process that is asked for: of several the newest that runs.
 pub fn check(inner: &Inner, wanted: &str) -> Result<String, NoCheck> {
+    let record = newest(inner, wanted).ok_or(NoCheck::Unknown)?;
+    check_record(inner, &record).map_err(NoCheck::Failed)
+}
+
+/// Has the process that is asked for say why a block of its is alive; its id.
+pub fn why(inner: &Inner, wanted: &str, question: &Question) -> Result<String, NoCheck> {
+    let record = newest(inner, wanted).ok_or(NoCheck::Unknown)?;
+    let found = whys::find(&record, question)?;
+    let mut session = inner.symbols.session();
+    let observed = record.look();
+    let seen = look_judged(inner, &mut session, record, observed, Vec::new());
+    let told = whys::tell(&mut session, &seen, question, &found);
+    seen.record.whys.keep(told);
+    Ok(seen.observed.process.id)
+}
+
+/// The process of this pid, name or id: of several the newest that runs.
+fn newest(inner: &Inner, wanted: &str) -> Option<Arc<Record>> {
     let filter = Filter {
         process: Some(wanted.to_owned()),
         ..Filter::default()
@@ -134,8 +153,7 @@ pub fn check(inner: &Inner, wanted: &str) -> Result<String, NoCheck> {
     let mut found = records(inner);
     found.retain(|record| filter.takes_process(&record.look().process));
     found.sort_by_key(|record| record.end().is_some());
-    let record = found.first().ok_or(NoCheck::Unknown)?;
-    check_record(inner, record).map_err(NoCheck::Failed)
+    found.into_iter().next()
 }
 
 /// Checks a process, and judges what was found; its id.
@@ -154,14 +172,7 @@ pub fn check_record(inner: &Inner, record: &Arc<Record>) -> Result<String, Strin
 
 /// The last checks of the process that is asked for: of several the newest that runs.
 pub fn checks(inner: &Inner, wanted: &str) -> Option<Checks> {
-    let filter = Filter {
-        process: Some(wanted.to_owned()),
-        ..Filter::default()
-    };
-    let mut found = records(inner);
-    found.retain(|record| filter.takes_process(&record.look().process));
-    found.sort_by_key(|record| record.end().is_some());
-    let record = found.into_iter().next()?;
+    let record = newest(inner, wanted)?;
     let observed = record.look();
     let mut session = inner.symbols.session();
     let seen = look_judged(inner, &mut session, record, observed, Vec::new());

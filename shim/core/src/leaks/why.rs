@@ -468,6 +468,10 @@ impl<'i> Search<'i> {
             kind,
             address,
             bytes: thread.map_or(0, |thread| thread.tid as usize),
+            offset: match kind {
+                Root::Tls => thread.map_or(0, |thread| thread.control.saturating_sub(at)),
+                _ => 0,
+            },
             ..NO_LINK
         };
         (word, link)
