@@ -1,5 +1,6 @@
 // Blocks that are held in each way, by chains a person can tell. Prints where they are and waits for
-// its standard input to end.
+// its standard input to end; with an argument it allocates meanwhile.
+#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@ struct entry { struct entry *next; char text[24]; };
 struct cache { uint64_t used; struct entry *first; char rest[48]; };
 
 struct cache *cache;
-static __thread struct entry *mine;
+static __thread struct entry *volatile mine;
 static pthread_barrier_t barrier;
 
 #define APART __attribute__((noinline))
@@ -75,7 +76,8 @@ static void *worker(void *unused) {
     return held->next;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argv;
     setvbuf(stdout, 0, _IONBF, 0);
     pthread_barrier_init(&barrier, 0, 2);
     pthread_t thread;
@@ -88,8 +90,13 @@ int main(void) {
     say("gone", gone);
     free(gone);
     printf("ready\n");
+    struct pollfd input = {.fd = 0, .events = POLLIN};
     char byte;
-    while (read(0, &byte, 1) > 0) {}
+    do {
+        // Who allocates sees what is asked of the process.
+        for (int i = 0; argc > 1 && i < 5000; i++) free(malloc(100));
+        poll(&input, 1, argc > 1 ? 1 : -1);
+    } while (input.revents == 0 || read(0, &byte, 1) > 0);
     pthread_barrier_wait(&barrier);
     pthread_join(thread, 0);
     return 0;

@@ -5,16 +5,16 @@ use pageshim_tests::{Browser, Daemon, Ended, Job, Outcome, Running, places};
 use serde_json::Value;
 
 /// A program that waits for its standard input to end.
-fn start_in(daemon: &Daemon, mode: &str) -> Running {
-    let job = Job::new(program("held.c"));
+fn start_in(daemon: &Daemon, mode: &str, arguments: &[&str]) -> Running {
+    let job = Job::new(program("held.c")).args(arguments);
     let mut running = daemon.preload(mode).apply(job).start();
     running.wait_for("ready", 1);
-    daemon.known("held");
+    daemon.known_pid(running.pid());
     running
 }
 
 fn start(daemon: &Daemon) -> Running {
-    start_in(daemon, "exact")
+    start_in(daemon, "exact", &[])
 }
 
 /// The address the program printed.
@@ -192,7 +192,7 @@ fn bad_questions_are_told() {
     running.finish();
     daemon.settled("held");
     refused("held", "0x1000", "it has ended");
-    let plain = start_in(&daemon, "off");
+    let plain = start_in(&daemon, "sampled", &[]);
     let said = plain.pid().to_string();
     refused(&said, "0x1000", "blocks have records in the modes");
     plain.finish();
@@ -220,8 +220,29 @@ fn two_may_ask_at_once() {
     assert_eq!(running.finish().ended, Ended::Code(0));
 }
 
-// Goal: a process that the daemon may not stop answers by itself, with its own registers and threads.
-// Method: a process that is traced already, asked while it allocates.
+// Goal: a process that the daemon may not stop looks for the chain itself. Method: one that is traced
+// already, by a program that only holds on to it.
+#[test]
+fn a_process_answers_by_itself() {
+    const TRACER: &str = "import ctypes, sys
+libc = ctypes.CDLL(None)
+print('traced', libc.ptrace(0x4206, int(sys.argv[1]), 0, 0), flush=True)
+sys.stdin.read()";
+    let daemon = Daemon::start();
+    let running = start_in(&daemon, "exact", &["busy"]);
+    let pid = running.pid().to_string();
+    let mut tracer = Job::new("python3").args(["-c", TRACER, &pid]).start();
+    tracer.wait_for("traced 0", 1);
+    for (what, root) in [("entry", "global `cache`"), ("tls", "thread-local `mine`")] {
+        let answer = told(&daemon, &address(&running, what), &[]);
+        assert!(chain(&answer).starts_with(root), "{answer:#}");
+    }
+    assert_eq!(daemon.report().process("held")["check"]["method"], "signal");
+    tracer.finish();
+    assert_eq!(running.finish().ended, Ended::Code(0));
+}
+
+// Goal: an answer is still told when its process has ended. Method: JSON, page and report.
 #[test]
 fn the_answer_stays_with_the_process() {
     let daemon = Daemon::start();

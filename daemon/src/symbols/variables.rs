@@ -64,7 +64,7 @@ fn find(path: &Path, offset: u64, fits: impl Fn(SymbolKind) -> bool) -> Option<V
             SymbolKind::Data | SymbolKind::Unknown | SymbolKind::Tls
         );
         let at = offset.wrapping_sub(symbol.address());
-        data && fits(symbol.kind()) && symbol.is_definition() && at < symbol.size()
+        data && fits(symbol.kind()) && !symbol.is_undefined() && at < symbol.size()
     };
     let all = elf.symbols().chain(elf.dynamic_symbols());
     // Of several names for a place the smallest variable is the most exact.

@@ -7,7 +7,8 @@ use crate::books::why::{Entry, Link, Why, Whys};
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::choice::{self, Choice};
 use crate::web::view::View;
-use crate::web::{query, units, why_text, words};
+use crate::web::why_text::{self, Step};
+use crate::web::{query, units, words};
 
 /// Processes on the page; the twin has all.
 const SECTIONS: usize = 8;
@@ -42,6 +43,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) title: String,
     pub(crate) when: String,
     pub(crate) rows: Vec<Row<'a>>,
+    /// Each link, for the table.
+    pub(crate) all: Vec<Row<'a>>,
 }
 
 /// A link, or what stands for those left out.
@@ -100,17 +103,22 @@ fn section(entry: &Entry) -> Section<'_> {
 
 /// An answer as rows; `sites` is the page its sites are on.
 pub(crate) fn answer<'a>(why: &'a Why, sites: &str) -> Answer<'a> {
-    let mut rows: Vec<Row<'a>> = why.links.iter().map(|link| row(link, sites)).collect();
-    if let Some(text) = why_text::left_out(why) {
-        let place = usize::try_from(why.left_out_after).unwrap_or(0);
-        let left_out = Row {
+    let told = |step: Step<'a>| match step {
+        Step::Links(link, 1) => row(link, sites),
+        Step::Links(link, times) => {
+            let row = row(link, sites);
+            Row {
+                text: format!("{times} times {}", row.text),
+                ..row
+            }
+        }
+        Step::LeftOut(text) => Row {
             text: format!("… {text} …"),
             link: None,
             site: None,
             place: String::new(),
-        };
-        rows.insert(place.min(rows.len()), left_out);
-    }
+        },
+    };
     let class = why.asked_class.as_deref();
     Answer {
         title: match (why.asked_kind.as_str(), class) {
@@ -123,7 +131,8 @@ pub(crate) fn answer<'a>(why: &'a Why, sites: &str) -> Answer<'a> {
             units::seconds(why.at_seconds),
             why.check
         ),
-        rows,
+        rows: why_text::steps(why).into_iter().map(told).collect(),
+        all: why.links.iter().map(|link| row(link, sites)).collect(),
         why,
     }
 }

@@ -137,17 +137,48 @@ fn caution(why: &Why) -> Option<String> {
 }
 
 fn chain(why: &Why) -> String {
-    let mut parts: Vec<String> = why.links.iter().map(|link| link.text.clone()).collect();
-    if let Some(left_out) = left_out(why) {
-        let place = usize::try_from(why.left_out_after).unwrap_or(0);
-        parts.insert(place.min(parts.len()), left_out);
-    }
+    let part = |step: &Step<'_>| match step {
+        Step::Links(link, 1) => link.text.clone(),
+        Step::Links(link, times) => format!("{times} times {}", link.text),
+        Step::LeftOut(text) => text.clone(),
+    };
+    let parts: Vec<String> = steps(why).iter().map(part).collect();
     parts.join(" -> ")
 }
 
+/// A step of a chain as it is told.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    /// So many links that read the same; the first of them.
+    Links(&'a Link, usize),
+    /// Links that are not listed.
+    LeftOut(String),
+}
+
+/// The chain, blocks of one site that hang on each other told once.
+pub(crate) fn steps(why: &Why) -> Vec<Step<'_>> {
+    let cut = usize::try_from(why.left_out_after).unwrap_or(0);
+    let mut steps = Vec::new();
+    for (index, link) in why.links.iter().enumerate() {
+        if let Some(text) = left_out(why).filter(|_| index == cut) {
+            steps.push(Step::LeftOut(text));
+        }
+        match steps.last_mut() {
+            Some(Step::Links(first, times))
+                if first.text == link.text && first.site == link.site =>
+            {
+                *times += 1;
+            }
+            _ => steps.push(Step::Links(link, 1)),
+        }
+    }
+    steps
+}
+
 /// What stands for links that are not listed.
-pub(crate) fn left_out(why: &Why) -> Option<String> {
-    (why.left_out > 0).then(|| format!("{} more", units::counted(why.left_out, "block")))
+fn left_out(why: &Why) -> Option<String> {
+    let blocks = if why.left_out == 1 { "block" } else { "blocks" };
+    (why.left_out > 0).then(|| format!("{} more {blocks}", why.left_out))
 }
 
 /// For terminals.
@@ -164,29 +195,32 @@ pub(crate) fn report(entry: &Entry, why: &Why) -> String {
         entry.pid, why.asked
     );
     let _ = writeln!(out, "{}.", words::clean(&why.answer));
-    let cut = usize::try_from(why.left_out_after).unwrap_or(0);
-    for (index, link) in why.links.iter().enumerate() {
-        if index == cut
-            && let Some(left_out) = left_out(why)
-        {
-            let _ = writeln!(out, "  -> … {left_out} …");
-        }
+    for (index, step) in steps(why).iter().enumerate() {
         let arrow = if index == 0 { "  " } else { "  -> " };
-        let _ = writeln!(out, "{arrow}{}", words::clean(&link.text));
-        if let (Some(site), Some(frame)) = (&link.site, link.stack.first()) {
-            let place = words::full_place(frame);
-            let _ = writeln!(
-                out,
-                "       {} site {site}, {}",
-                link.address,
-                words::clean(&place)
-            );
+        match step {
+            Step::LeftOut(text) => {
+                let _ = writeln!(out, "{arrow}… {text} …");
+            }
+            Step::Links(link, times) => write_link(&mut out, arrow, link, *times),
         }
     }
     if let Some(caution) = &why.caution {
         let _ = writeln!(out, "{caution}.");
     }
     out
+}
+
+fn write_link(out: &mut String, arrow: &str, link: &Link, times: usize) {
+    let times = match times {
+        1 => String::new(),
+        times => format!("{times} times "),
+    };
+    let _ = writeln!(out, "{arrow}{times}{}", words::clean(&link.text));
+    if let (Some(site), Some(frame)) = (&link.site, link.stack.first()) {
+        let place = words::full_place(frame);
+        let place = words::clean(&place);
+        let _ = writeln!(out, "       {} site {site}, {place}", link.address);
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +272,14 @@ mod tests {
             "global `cache` in app -> block of `cache_insert` (64 B, +16) -> block of `entry_new` (64 B, pointed to at +8)"
         );
         assert_eq!(why.caution, None);
+        why.links.push(why.links[2].clone());
+        why.links.push(why.links[2].clone());
+        fill(&mut why);
+        assert!(
+            why.chain
+                .ends_with("-> 3 times block of `entry_new` (64 B, pointed to at +8)")
+        );
+        why.links.truncate(3);
         why.left_out = 7;
         why.left_out_after = 2;
         fill(&mut why);

@@ -2,8 +2,9 @@
 
 use pageshim_core::leaks::Plan;
 use pageshim_core::leaks::aim::Aim;
+use pageshim_core::leaks::chain::Answer;
 use pageshim_core::leaks::roots::{self, Sources, Still};
-use pageshim_core::leaks::why::{self, Answer, Search};
+use pageshim_core::leaks::why::{self, Search};
 use pageshim_wire::check::{CHAIN_MAX, Chain, LINK_WORDS, Trigger, Wanted, link, word};
 
 use super::Section;

@@ -21,6 +21,7 @@
 //! heap; unmapped at the end.
 
 pub mod aim;
+pub mod chain;
 mod index;
 mod lost;
 mod presence;

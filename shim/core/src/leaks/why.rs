@@ -16,10 +16,11 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use pageshim_wire::check::{CHAIN_MAX, Chain, Class, Root, Wanted};
+use pageshim_wire::check::{Chain, Class, Root, Wanted};
 
 use super::aim::Aim;
-use super::index::{Hit, Index, LIVE, Live, POSSIBLE, REACHED};
+use super::chain::Answer;
+use super::index::{Hit, Index, LIVE, POSSIBLE, REACHED};
 use super::lost::ALL;
 use super::presence::Presence;
 use super::roots::{Still, Takes};
@@ -28,7 +29,7 @@ use super::{Backing, Over, Plan, storage};
 use crate::heap::gpa::Spaces;
 use crate::sys;
 
-const WORD: usize = size_of::<usize>();
+pub(super) const WORD: usize = size_of::<usize>();
 /// Bytes of a root between two looks at the clock.
 const PIECE: usize = 128 << 10;
 /// From this size on, untouched pages of a block are passed over.
@@ -36,11 +37,11 @@ const SPARSE: usize = 128 << 10;
 /// Blocks fetched ahead.
 const AHEAD: usize = 12;
 /// Bits of a root's word that name its kind.
-const KINDS: usize = 7;
+pub(super) const KINDS: usize = 7;
 /// Registers of a thread in a register's number.
-const REGISTERS: usize = 16;
+pub(super) const REGISTERS: usize = 16;
 /// Roots, those that say most first. Blocks the loader keeps come after variables.
-const ORDER: [Root; 7] = [
+pub(super) const ORDER: [Root; 7] = [
     Root::Global,
     Root::Tls,
     Root::Runtime,
@@ -49,58 +50,6 @@ const ORDER: [Root; 7] = [
     Root::Stack,
     Root::Register,
 ];
-
-/// A step of a chain; its words are those of `pageshim_wire::check::link`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// What kind of root, or a block.
-    pub kind: Root,
-    /// Of the block, or of the word in the root.
-    pub address: usize,
-    /// Requested, or the thread.
-    pub bytes: usize,
-    /// Of the block.
-    pub site: u32,
-    /// Of the word that points on.
-    pub offset: usize,
-    /// Where the pointer to the block points.
-    pub into: usize,
-}
-
-/// No link.
-pub const NO_LINK: Link = Link {
-    kind: Root::Block,
-    address: 0,
-    bytes: 0,
-    site: 0,
-    offset: 0,
-    into: 0,
-};
-
-/// What was found.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer {
-    /// How it went.
-    pub state: Chain,
-    /// The chain, root first.
-    pub links: [Link; CHAIN_MAX],
-    /// How many of them there are.
-    pub count: usize,
-    /// Links in the middle that found no place.
-    pub left_out: usize,
-}
-
-impl Answer {
-    /// No chain, and why.
-    pub const fn none(state: Chain) -> Self {
-        Self {
-            state,
-            links: [NO_LINK; CHAIN_MAX],
-            count: 0,
-            left_out: 0,
-        }
-    }
-}
 
 /// Looks for the chain to `aim`. `roots` names the roots, each time it is asked; blocks of sites
 /// that `keeps` names are roots too.
@@ -124,7 +73,7 @@ pub fn why(
         return Answer::none(Chain::Memory);
     };
     let (done, state) = match (aim.class, aim.leader) {
-        (Class::Reachable | Class::Possible, _) => (search.from_roots(roots), Chain::Reached),
+        (Class::Reachable | Class::Possible, _) => (search.try_roots(roots), Chain::Reached),
         (_, leader) => {
             search.seed(leader.unwrap_or(aim.block).address, 0);
             (search.run(), Chain::Lost)
@@ -140,8 +89,8 @@ pub fn why(
 /// A search under way; takes the roots.
 #[derive(Debug)]
 pub struct Search<'i> {
-    index: &'i Index<'i>,
-    threads: &'i [Still],
+    pub(super) index: &'i Index<'i>,
+    pub(super) threads: &'i [Still],
     aim: &'i Aim,
     queue: Table<(usize, usize)>,
     storages: Table<(usize, usize)>,
@@ -149,8 +98,8 @@ pub struct Search<'i> {
     copy: Option<Table<usize>>,
     presence: Presence,
     /// Entries written, those of roots among them, those read.
-    written: usize,
-    seeds: usize,
+    pub(super) written: usize,
+    pub(super) seeds: usize,
     read: usize,
     found: Option<usize>,
     /// The kind of root that is taken now.
@@ -198,7 +147,7 @@ impl<'i> Search<'i> {
         ]
     }
 
-    fn from_roots(
+    fn try_roots(
         &mut self,
         mut roots: impl FnMut(&mut Search<'_>) -> Result<(), Over>,
     ) -> Result<(), Over> {
@@ -259,9 +208,18 @@ impl<'i> Search<'i> {
         Ok(())
     }
 
-    fn entry(&self, number: usize) -> Option<(usize, usize)> {
+    pub(super) fn entry(&self, number: usize) -> Option<(usize, usize)> {
         // SAFETY: below what was written, which is within the table.
         (number < self.written).then(|| unsafe { *self.queue.first().add(number) })
+    }
+
+    /// The storage of the thread of this number.
+    pub(super) fn storage_of(&self, thread: usize) -> (usize, usize) {
+        match thread < self.threads.len() {
+            // SAFETY: there is one for each thread.
+            true => unsafe { *self.storages.first().add(thread) },
+            false => (0, 0),
+        }
     }
 
     fn read_block(&mut self, number: usize) {
@@ -366,125 +324,8 @@ impl<'i> Search<'i> {
             None => (from, to - from),
         };
         for offset in (0..bytes & !(WORD - 1)).step_by(WORD) {
-            self.see(load(into + offset), || from + offset | kind);
+            self.see(load(into + offset), || (from + offset) | kind);
         }
-    }
-
-    /// The chain that ends at an entry.
-    fn answer(&mut self, entry: usize, state: Chain) -> Answer {
-        let mut length = 1;
-        let mut at = entry;
-        while let Some(before) = self.before(at) {
-            length += 1;
-            at = before;
-        }
-        let via = self.entry(at).map_or(0, |(_, via)| via);
-        let root = via & KINDS;
-        let own_link = state == Chain::Reached && root != Root::Runtime as usize;
-        let mut chain = Filling::new(state, length + usize::from(own_link));
-        let (mut at, mut offset) = (entry, 0);
-        loop {
-            let (block, via) = self.entry(at).unwrap_or((0, 0));
-            let before = self.before(at);
-            let mut link = self.block_link(block, offset);
-            if let Some(before) = before {
-                offset = (via & u32::MAX as usize) * WORD;
-                let word = self.entry(before).map_or(0, |(parent, _)| parent + offset);
-                link.into = self.into_of(&link, storage::word(word));
-            } else if own_link {
-                let (word, own) = self.root_link(via);
-                link.into = self.into_of(&link, word);
-                chain.put(link);
-                chain.put(own);
-                break;
-            } else if state == Chain::Reached {
-                link.kind = Root::Runtime;
-            }
-            chain.put(link);
-            let Some(before) = before else { break };
-            at = before;
-        }
-        chain.answer
-    }
-
-    /// The entry whose block points to that of an entry; `None` for what roots point to.
-    fn before(&self, entry: usize) -> Option<usize> {
-        let seeds = if self.seeds == 0 {
-            self.written
-        } else {
-            self.seeds
-        };
-        if entry < seeds {
-            return None;
-        }
-        self.entry(entry)
-            .map(|(_, via)| via >> 32)
-            .filter(|before| *before < entry)
-    }
-
-    fn block_link(&self, block: usize, offset: usize) -> Link {
-        let hit = self.index.find(block);
-        let live = hit.map(|hit| self.index.live(&hit)).unwrap_or(Live {
-            address: block,
-            requested: 0,
-            site: 0,
-            birth: 0,
-        });
-        Link {
-            kind: Root::Block,
-            address: block,
-            bytes: live.requested,
-            site: live.site,
-            offset,
-            into: 0,
-        }
-    }
-
-    fn into_of(&self, link: &Link, word: Option<usize>) -> usize {
-        let into = word.unwrap_or(0).wrapping_sub(link.address);
-        if into < link.bytes { into } else { 0 }
-    }
-
-    /// What a root's word holds, and its link.
-    fn root_link(&self, via: usize) -> (Option<usize>, Link) {
-        let kind = ORDER.into_iter().find(|kind| *kind as usize == via & KINDS);
-        let kind = kind.unwrap_or(Root::Mapping);
-        let at = via & !KINDS;
-        let thread = match kind {
-            Root::Register => self.threads.get(at >> 3 >> REGISTERS.trailing_zeros()),
-            Root::Stack => on_stack(self.threads, at),
-            Root::Tls => self.in_storage(at),
-            _ => None,
-        };
-        let register = at >> 3 & (REGISTERS - 1);
-        let (word, address) = match kind {
-            Root::Register => (
-                thread.and_then(|thread| thread.registers.get(register).copied()),
-                register,
-            ),
-            _ => (storage::word(at), at),
-        };
-        let link = Link {
-            kind,
-            address,
-            bytes: thread.map_or(0, |thread| thread.tid as usize),
-            offset: match kind {
-                Root::Tls => thread.map_or(0, |thread| thread.control.saturating_sub(at)),
-                _ => 0,
-            },
-            ..NO_LINK
-        };
-        (word, link)
-    }
-
-    fn in_storage(&self, at: usize) -> Option<&Still> {
-        let place = |thread: &usize| {
-            // SAFETY: one for each thread.
-            let (from, to) = unsafe { *self.storages.first().add(*thread) };
-            (from..to).contains(&at)
-        };
-        let thread = (0..self.threads.len()).find(place)?;
-        self.threads.get(thread)
     }
 }
 
@@ -503,8 +344,7 @@ impl Takes for Search<'_> {
         }
         // Storage lies in mappings of other kinds, which are read whole when it is their turn.
         for thread in 0..self.threads.len() {
-            // SAFETY: one for each thread.
-            let (low, high) = unsafe { *self.storages.first().add(thread) };
+            let (low, high) = self.storage_of(thread);
             let part = (from.max(low), to.min(high));
             if part.0 < part.1 {
                 self.read_root(part, backing)?;
@@ -519,48 +359,6 @@ impl Takes for Search<'_> {
             self.see(word, || number << 3 | Root::Register as usize);
         }
         Ok(())
-    }
-}
-
-/// The thread whose stack a word is on: the nearest stack pointer below it, or else above.
-fn on_stack(threads: &[Still], at: usize) -> Option<&Still> {
-    let below = threads.iter().filter(|thread| thread.low <= at);
-    let above = threads.iter().filter(|thread| thread.low > at);
-    below
-        .max_by_key(|thread| thread.low)
-        .or_else(|| above.min_by_key(|thread| thread.low))
-}
-
-/// An answer that is filled from its last link to its first.
-struct Filling {
-    answer: Answer,
-    total: usize,
-    left: usize,
-}
-
-impl Filling {
-    fn new(state: Chain, total: usize) -> Self {
-        let mut answer = Answer::none(state);
-        answer.count = total.min(CHAIN_MAX);
-        answer.left_out = total - answer.count;
-        Self {
-            answer,
-            total,
-            left: total,
-        }
-    }
-
-    fn put(&mut self, link: Link) {
-        const HALF: usize = CHAIN_MAX / 2;
-        self.left -= 1;
-        let place = match self.left {
-            place if self.total <= CHAIN_MAX || place < HALF => place,
-            place if place >= self.total - HALF => CHAIN_MAX - (self.total - place),
-            _ => return,
-        };
-        if let Some(room) = self.answer.links.get_mut(place) {
-            *room = link;
-        }
     }
 }
 

@@ -7,8 +7,9 @@ use std::vec::Vec;
 use pageshim_wire::check::{CHAIN_MAX, Chain, Class, Root, Wanted};
 
 use super::super::aim::Watch;
+use super::super::chain::{Answer, Link};
 use super::super::roots::{Still, Takes};
-use super::super::why::{Answer, Link, Search, why};
+use super::super::why::{Search, why};
 use super::super::{Backing, Over, check};
 use super::{Found, Random, WORD, World, get, graph, plan, put, target};
 
