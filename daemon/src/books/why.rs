@@ -137,7 +137,7 @@ pub struct Link {
     pub module: Option<String>,
     /// Id of a thread.
     pub thread: Option<u64>,
-    /// Its name.
+    /// Its name; `main` for the first.
     pub thread_name: Option<String>,
     /// Name of a register.
     pub register: Option<String>,

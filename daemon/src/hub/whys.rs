@@ -174,9 +174,12 @@ impl Places<'_> {
         };
         if matches!(step.kind, Root::Stack | Root::Register | Root::Tls) && step.bytes != 0 {
             let pid = self.seen.record.peer_pid;
-            let name = procfs::thread_name(pid, step.bytes);
             link.thread = Some(step.bytes);
-            link.thread_name = name.map(|name| printable(&name));
+            // The first thread bears the program's name, which says nothing.
+            link.thread_name = match step.bytes == u64::from(pid) {
+                true => Some("main".to_owned()),
+                false => procfs::thread_name(pid, step.bytes).map(|name| printable(&name)),
+            };
         }
         match step.kind {
             Root::Register => {
