@@ -190,10 +190,7 @@ impl Places<'_> {
             }
             Root::Global => self.global(step.address, &mut link),
             Root::Tls => self.of_thread(step.offset, &mut link),
-            Root::Mapping => {
-                let name = procfs::mapping(self.seen.record.peer_pid, step.address);
-                link.module = name.map(|name| printable(&name));
-            }
+            Root::Mapping => self.mapping(step.address, &mut link),
             _ => {}
         }
         link
@@ -201,9 +198,8 @@ impl Places<'_> {
 
     fn global(&self, address: u64, link: &mut Link) {
         let Some(module) = self.modules.find(address, self.tick) else {
-            let name = procfs::mapping(self.seen.record.peer_pid, address);
-            link.module = name.map(|name| printable(&name));
-            return;
+            // Memory right behind a module's zeroed data looks like more of it from inside.
+            return self.mapping(address, link);
         };
         link.module = Some(module.file.name().to_owned());
         let offset = address.wrapping_sub(module.bias);
@@ -211,6 +207,12 @@ impl Places<'_> {
             link.variable = Some(found.name);
             link.variable_offset = Some(found.offset);
         }
+    }
+
+    fn mapping(&self, address: u64, link: &mut Link) {
+        link.kind = ROOT_NAMES[Root::Mapping as usize].to_owned();
+        let name = procfs::mapping(self.seen.record.peer_pid, address);
+        link.module = name.map(|name| printable(&name));
     }
 
     fn of_thread(&self, below: u64, link: &mut Link) {
