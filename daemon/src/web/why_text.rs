@@ -35,7 +35,10 @@ fn text(link: &Link) -> String {
             _ => format!("memory the program mapped, at {}", link.address),
         },
         "unrecorded" => format!("a block without a record, at {}", link.address),
-        "runtime" => format!("{}, which the loader keeps for itself", block(link)),
+        "runtime" => format!(
+            "{}, which the loader keeps (storage of threads, its lists)",
+            block(link)
+        ),
         _ => block(link),
     }
 }

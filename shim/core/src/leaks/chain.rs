@@ -104,7 +104,7 @@ impl Search<'_> {
         } else {
             self.seeds
         };
-        if entry < seeds {
+        if entry < seeds && !self.of_kept.contains(&entry) {
             return None;
         }
         self.entry(entry)

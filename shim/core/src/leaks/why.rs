@@ -14,6 +14,7 @@
 //! Mappings of its own: an index as the check's, and 16 bytes for each block met on the way.
 #![allow(unsafe_code)]
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use pageshim_wire::check::{Chain, Class, Root, Wanted};
@@ -102,6 +103,8 @@ pub struct Search<'i> {
     pub(super) seeds: usize,
     read: usize,
     found: Option<usize>,
+    /// Entries of blocks that kept ones point to.
+    pub(super) of_kept: Range<usize>,
     /// The kind of root that is taken now.
     kind: Root,
     deadline_ns: u64,
@@ -129,6 +132,7 @@ impl<'i> Search<'i> {
             seeds: 0,
             read: 0,
             found: None,
+            of_kept: 0..0,
             kind: Root::Block,
             deadline_ns: plan.deadline_ns,
         })
@@ -165,14 +169,20 @@ impl<'i> Search<'i> {
         self.run()
     }
 
-    /// Blocks that the loader keeps.
+    /// Blocks that the loader keeps, which are roots: they are read at once, as those are.
     fn kept(&mut self) {
         let index = self.index;
+        let first = self.written;
         index.sweep(1 << POSSIBLE, ALL, false, |hit, _| {
             let address = index.address(hit);
             self.enter(hit, address | Root::Runtime as usize);
             self.found.is_none().then_some(REACHED)
         });
+        let end = self.written;
+        for number in first..end {
+            self.read_block(number);
+        }
+        self.of_kept = end..self.written;
     }
 
     fn bare(&mut self) -> Result<(), Over> {

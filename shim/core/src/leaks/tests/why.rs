@@ -163,6 +163,13 @@ fn other_roots_are_named() {
         (links(&answer)[0].kind, links(&answer)[0].site),
         (Root::Runtime, KEPT)
     );
+    // It says more than a word on a stack, and is no step further.
+    let stack = Roots {
+        stack: vec![kept[1]],
+        ..Roots::default()
+    };
+    let (_, answer) = ask(&world, at(kept[1]), &stack, false);
+    assert_eq!(addresses(&answer), kept);
     let (_, answer) = ask(&world, at(kept[0]), &Roots::default(), false);
     assert_eq!(addresses(&answer), kept[..1]);
 }
