@@ -2,7 +2,7 @@
 //!
 //! # Design
 //! ```text
-//! 0           header   CHECK_HEADER_BYTES   words named in [`word`]; the chain asked for;
+//! 0           header   CHECK_HEADER_BYTES   words named in [`word`]; the chain asked for [`chain`];
 //!                                           from SUPPRESSIONS_AT the program's suppressions
 //! rows        site_capacity * ROW_BYTES     one a site id, words named in [`row`]
 //! ```
@@ -27,7 +27,7 @@ pub const ROW_BYTES: u64 = 128;
 /// Links a chain may have.
 pub const CHAIN_MAX: usize = 64;
 /// Words of one link, see [`link`].
-pub const LINK_WORDS: usize = 4;
+pub const LINK_WORDS: usize = 6;
 
 /// Header word numbers.
 pub mod word {
@@ -61,12 +61,23 @@ pub mod word {
     pub const UNRECORDED: usize = 20;
     /// [`super::option`] bits the check went by.
     pub const OPTIONS: usize = 21;
-    /// Address whose chain was asked for, or 0; a site id when below `1 << 22`.
+    /// Whose chain this check looked for, a [`super::Wanted`]; 0 for none.
     pub const WHY: usize = 22;
     /// Links written from [`CHAIN`].
     pub const LINKS: usize = 23;
+    /// Links that found no place: they lie between the first and the second half of those written.
+    pub const LEFT_OUT: usize = 24;
+    /// [`super::Chain`]: what was looked for, and what the links are.
+    pub const CHAIN_STATE: usize = 25;
+    /// Class of the block at the chain's end.
+    pub const CHAIN_CLASS: usize = 26;
+    /// Bytes from that block's start to the address that was asked for.
+    pub const CHAIN_INTO: usize = 27;
+    /// Whose chain the next check on request is to look for, a [`super::Wanted`]; 0 for none.
+    /// The daemon writes it before it asks.
+    pub const ASKED: usize = 30;
     /// [`super::option`] bits that who asks for a check wants; the daemon's to write.
-    pub const WANTED: usize = 24;
+    pub const WANTED: usize = 31;
     /// Bytes of text from [`super::SUPPRESSIONS_AT`].
     pub const SUPPRESSIONS_BYTES: usize = 40;
     /// First word of the chain, root first.
@@ -87,27 +98,36 @@ pub mod row {
 
 /// Words of a link of a chain.
 pub mod link {
-    /// [`super::Root`] for the first link, 0 for blocks.
+    /// [`super::Root`] for the first link of a chain from a root, 0 for blocks. A block that the
+    /// loader keeps is both.
     pub const KIND: usize = 0;
-    /// Address of the word that points on (in a root), or of the block.
+    /// Address of the word that points on (in a root), or of the block; of a
+    /// register its number, in the order of [`super::saved::REGISTERS`].
     pub const ADDRESS: usize = 1;
     /// Requested bytes of the block; of a root in a thread, its tid.
     pub const BYTES: usize = 2;
-    /// Site of the block, and in the high 32 bits the offset of the word in it that points on.
+    /// Site of the block.
     pub const SITE: usize = 3;
+    /// Bytes from the block's start to the word in it that points on; of thread-local
+    /// storage from the word to the thread's control block, 0 behind that.
+    pub const OFFSET: usize = 4;
+    /// Bytes from the block's start to where the pointer to it points.
+    pub const INTO: usize = 5;
 }
 
 /// Words of a stopped thread in the buffer at [`crate::process::word::HELD_THREADS`]: its
-/// id, stack pointer, then the 15 other general registers.
+/// id, stack pointer, the 15 other general registers, and where its thread-local storage is.
 pub mod stopped {
     /// Words of one thread.
-    pub const WORDS: usize = 17;
+    pub const WORDS: usize = 18;
     /// Thread id; 0 ends the list.
     pub const TID: usize = 0;
     /// Stack pointer.
     pub const SP: usize = 1;
     /// First of the other registers.
     pub const REGISTERS: usize = 2;
+    /// Where its thread-local storage ends: the control block that `fs` points to.
+    pub const CONTROL: usize = 17;
 }
 
 /// Words of the block at [`crate::process::word::HELD_SAVED`]: what the thread that was lent for a
@@ -243,8 +263,102 @@ pub enum Root {
     Mapping = 5,
     /// The loader or libc keeps it for itself.
     Runtime = 6,
+    /// Blocks without a record.
+    Unrecorded = 7,
 }
 /// Name of each [`Root`].
-pub const ROOT_NAMES: [&str; 7] = [
-    "block", "global", "stack", "register", "tls", "mapping", "runtime",
+pub const ROOT_NAMES: [&str; 8] = [
+    "block",
+    "global",
+    "stack",
+    "register",
+    "tls",
+    "mapping",
+    "runtime",
+    "unrecorded",
 ];
+
+/// What came of looking for a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Chain {
+    /// None was asked for.
+    None = 0,
+    /// From a root to the block.
+    Reached = 1,
+    /// No root leads to it; the links lead from a block that nothing points to, or of a ring.
+    Lost = 2,
+    /// There is no live block with a record there, or of this site and class.
+    Nothing = 3,
+    /// There was no memory for the search.
+    Memory = 4,
+    /// It took too long.
+    TooLong = 5,
+    /// The way was not found again: the program ran on and changed it.
+    Moved = 6,
+}
+
+/// Whose chain is wanted, in one word: an address of user space, or with the highest bit set a
+/// site, and above it which class of its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The block that this address lies in.
+    Address(u64),
+    /// Any live block of a site, of this class or of any.
+    Site(u32, Option<Class>),
+}
+
+impl Wanted {
+    const SITE: u64 = 1 << 63;
+
+    /// As a word.
+    pub const fn pack(self) -> u64 {
+        match self {
+            Self::Address(address) => address & !Self::SITE,
+            Self::Site(site, None) => Self::SITE | site as u64,
+            Self::Site(site, Some(class)) => Self::SITE | (class as u64 + 1) << 32 | site as u64,
+        }
+    }
+
+    /// Back from a word; `None` for 0 and for what is no such word.
+    pub const fn unpack(word: u64) -> Option<Self> {
+        if word & Self::SITE == 0 {
+            return match word {
+                0 => None,
+                address => Some(Self::Address(address)),
+            };
+        }
+        let class = match (word & !Self::SITE) >> 32 {
+            0 => None,
+            1 => Some(Class::Definite),
+            2 => Some(Class::Indirect),
+            3 => Some(Class::Possible),
+            4 => Some(Class::Reachable),
+            _ => return None,
+        };
+        Some(Self::Site(word as u32, class))
+    }
+}
+
+const _: () = assert!((word::CHAIN + CHAIN_MAX * LINK_WORDS) as u64 * 8 <= SUPPRESSIONS_AT);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: what is wanted survives its word, and noise is nothing. Method: each kind and back.
+    #[test]
+    fn wanted_survives_its_word() {
+        for wanted in [
+            Wanted::Address(0x7f00_1234_5678),
+            Wanted::Site(7, None),
+            Wanted::Site(u32::MAX, Some(Class::Definite)),
+            Wanted::Site(0, Some(Class::Reachable)),
+        ] {
+            assert_eq!(Wanted::unpack(wanted.pack()), Some(wanted));
+        }
+        for noise in [0, u64::MAX, 1 << 63 | 5 << 32] {
+            assert_eq!(Wanted::unpack(noise), None);
+        }
+    }
+}

@@ -17,6 +17,7 @@
 
 pub mod book;
 pub mod calls;
+pub mod chain;
 pub mod check;
 pub mod ended;
 pub mod filter;
@@ -39,6 +40,7 @@ pub mod tally;
 pub mod threads;
 pub mod view;
 pub mod when;
+pub mod why;
 
 #[cfg(test)]
 pub mod fake;

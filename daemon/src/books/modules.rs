@@ -81,6 +81,11 @@ impl Modules {
             .or_else(|| self.list[..below].iter().rev().find(holds))
     }
 
+    /// The module of a file by its path.
+    pub fn of_path(&self, path: &str) -> Option<&Module> {
+        self.list.iter().find(|module| module.file.path == path)
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub fn len(&self) -> usize {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::check::Check;
 use super::growth::Growth;
 use super::syscalls::Brief;
+use super::why::Why;
 use crate::bill::report::Bill;
 use crate::whatif::report::Cost;
 
@@ -226,6 +227,9 @@ pub struct Process {
     pub threads: Threads,
     /// Id of the process it was forked from.
     pub parent: Option<String>,
+    /// Chains of pointers that were asked for, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<Why>,
 }
 
 /// One call that misused the heap. Stacks are leaf first, empty when not known.

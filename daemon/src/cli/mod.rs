@@ -25,6 +25,7 @@ mod signals;
 mod summary;
 mod suppressions;
 mod whatif;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Command {
     Whatif(whatif::Options),
     /// Check a running process for lost blocks now
     Leaks(leaks::Options),
+    /// Which pointers keep a block of a running process alive
+    Why(why::Options),
     /// List the processes of a running daemon
     Ps(ps::Options),
     /// Check whether (and why not) a program can be profiled
@@ -127,6 +130,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Report(options) => report::main(&options),
         Command::Whatif(options) => whatif::main(&options),
         Command::Leaks(options) => leaks::main(&options),
+        Command::Why(options) => why::main(&options),
         Command::Ps(options) => ps::main(&options),
         Command::Doctor(options) => return doctor::main(&options),
         Command::LibPath(options) => lib_path(&options),

@@ -205,6 +205,7 @@ impl Memory {
             words.push(thread.tid.as_raw().cast_unsigned().into());
             words.push(registers[saved::SP]);
             words.extend_from_slice(&registers[..15]);
+            words.push(thread.registers.fs_base);
         }
         words.resize(words.len() + stopped::WORDS, 0);
         self.write(self.door.threads, &words)

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::web::view::CLASSES;
+use pageshim_wire::check::CLASS_NAMES;
 
 /// The document.
 pub(crate) fn text() -> String {
@@ -154,6 +155,18 @@ fn paths() -> Value {
         id,
     );
     add(
+        "/why",
+        "Chains of pointers that were asked for",
+        "text/html",
+        json!([process(), refresh()]),
+    );
+    add(
+        "/why.json",
+        "The same",
+        "application/json",
+        json!([process()]),
+    );
+    add(
         "/processes.json",
         "All processes",
         "application/json",
@@ -203,7 +216,39 @@ fn paths() -> Value {
         "summary": summary, "parameters": id, "responses": { "200": answer, "default": other }
     } }),
     );
+    paths.insert("/api/v1/processes/{id}/why".to_owned(), why());
     Value::Object(paths)
+}
+
+/// Asked with POST, read again with GET.
+fn why() -> Value {
+    let id =
+        json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } });
+    let text = json!({ "type": "string" });
+    let classes = json!({ "type": "string", "enum": CLASS_NAMES });
+    let asked = json!([
+        id,
+        parameter(
+            "address",
+            &text,
+            "Address in a block, as 0x7f31c2a04040; this or `site`"
+        ),
+        parameter("site", &text, "Id of a site: any live block of it"),
+        parameter(
+            "class",
+            &classes,
+            "Which blocks of the site; else those held best"
+        ),
+    ]);
+    let other = json!({ "description": "A problem", "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } } });
+    let way = |summary: &str, parameters: &Value| {
+        let answer = json!({ "description": summary, "content": { "application/json": {} } });
+        json!({ "summary": summary, "parameters": parameters, "responses": { "200": answer, "default": other } })
+    };
+    json!({
+        "post": way("Checks a running process and answers the shortest chain of pointers from a root to a block; 409 says why it could not be checked", &asked),
+        "get": way("The last chains that were asked for, newest first", &json!([id])),
+    })
 }
 
 fn parameter(name: &str, schema: &Value, description: &str) -> Value {

@@ -14,18 +14,19 @@ use super::problem::{self, Problem};
 use super::source::{self, Source};
 use super::{App, Processes, auth, guard, openapi};
 use crate::books::report::{Process, Report, SCHEMA_VERSION};
+use crate::books::why::{Question, Whys};
 use crate::hub::{Filter, NoCheck, Roots};
 use crate::web::pages_page::Wish;
 use crate::web::view::View;
 use crate::web::{
     assets, csv, leaks_page, overview_page, pages_page, query, sizes_page, syscalls_page, text,
-    waste_page, whatif_page,
+    waste_page, whatif_page, why_page,
 };
 
 type Answer = Result<Response, Problem>;
 
 /// Every path, as `/openapi.json` lists them.
-pub(crate) const PATHS: [&str; 27] = [
+pub(crate) const PATHS: [&str; 30] = [
     "/",
     "/leaks",
     "/leaks.json",
@@ -41,6 +42,8 @@ pub(crate) const PATHS: [&str; 27] = [
     "/syscalls.json",
     "/whatif",
     "/whatif.json",
+    "/why",
+    "/why.json",
     "/processes.json",
     "/metrics",
     "/healthz",
@@ -51,6 +54,7 @@ pub(crate) const PATHS: [&str; 27] = [
     "/api/v1/processes/{id}/bill",
     "/api/v1/processes/{id}/check",
     "/api/v1/processes/{id}/checks",
+    "/api/v1/processes/{id}/why",
     "/api/v1/leaks",
     "/assets/{name}",
 ];
@@ -73,6 +77,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/syscalls.json", get(syscalls_json))
         .route("/whatif", get(whatif))
         .route("/whatif.json", get(whatif_json))
+        .route("/why", get(whys))
+        .route("/why.json", get(whys_json))
         .route("/processes.json", get(processes))
         .route("/metrics", get(metrics))
         .route("/healthz", get(alive))
@@ -83,6 +89,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/processes/{id}/bill", get(bill))
         .route("/api/v1/processes/{id}/check", post(check))
         .route("/api/v1/processes/{id}/checks", get(checks))
+        .route("/api/v1/processes/{id}/why", get(answers).post(why))
         .route("/api/v1/leaks", get(leaks_json))
         .route("/assets/{name}", get(asset))
         .fallback(nowhere)
@@ -378,26 +385,106 @@ async fn check(
 ) -> Answer {
     guard::same_origin(&headers)?;
     let roots = roots(query.as_deref().unwrap_or_default())?;
-    let process = app.source.check(&id, roots).await.map_err(|no| match no {
-        NoCheck::Unknown => unknown(&id),
-        NoCheck::Failed(why) => Problem::new(409, format!("{id} could not be checked: {why}")),
-    })?;
+    let process = app.source.check(&id, roots).await;
+    let process = process.map_err(|no| no_check(&id, no))?;
     if page_or_json(None, &headers)? == Format::Html {
         let page = format!("../../../../leaks?process={}", query::encode(&process));
         return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, page)]).into_response());
     }
+    json_answer(&one(&app, &process).await?)
+}
+
+fn no_check(id: &str, no: NoCheck) -> Problem {
+    match no {
+        NoCheck::Unknown => unknown(id),
+        NoCheck::NoSite(why) => Problem::new(404, why),
+        NoCheck::Failed(why) => Problem::new(409, format!("{id} could not be checked: {why}")),
+    }
+}
+
+/// What is known of one process, without its sites.
+async fn one(app: &App, id: &str) -> Result<Process, Problem> {
     let filter = Filter {
-        process: Some(process),
+        process: Some(id.to_owned()),
         ..no_leaks()
     };
-    let found = app
-        .source
-        .report(&filter)
-        .await
-        .processes
-        .into_iter()
-        .next();
-    json_answer(&found.ok_or_else(|| unknown(&id))?)
+    let mut found = app.source.report(&filter).await.processes.into_iter();
+    found.next().ok_or_else(|| unknown(id))
+}
+
+/// Looks for the chain of pointers to a block: of an address or a site, named in the URL or, by
+/// a form, in the body.
+async fn why(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    RawQuery(asked): RawQuery,
+    headers: HeaderMap,
+    body: String,
+) -> Answer {
+    guard::same_origin(&headers)?;
+    let asked = format!("{}&{}", asked.unwrap_or_default(), body.trim());
+    let question = question(&asked).map_err(|why| Problem::new(400, why))?;
+    let process = app.source.why(&id, &question).await;
+    let process = process.map_err(|no| no_check(&id, no))?;
+    if page_or_json(None, &headers)? == Format::Html {
+        let page = format!("../../../../why?process={}", query::encode(&process));
+        return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, page)]).into_response());
+    }
+    let mut entry = why_page::entry(&one(&app, &process).await?);
+    // Another may have asked something else meanwhile.
+    entry.answers.retain(|why| question.is_of(why));
+    json_answer(&entry)
+}
+
+fn question(asked: &str) -> Result<Question, String> {
+    let pairs = query::pairs(asked);
+    if let Some((name, _)) = pairs
+        .iter()
+        .find(|(name, _)| !["address", "site", "class"].contains(&name.as_str()))
+    {
+        return Err(format!(
+            "{name} is no parameter here; known are address, site, class"
+        ));
+    }
+    let value = |wanted: &str| {
+        let found = pairs.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.as_str())
+    };
+    Question::new(value("address"), value("site"), value("class"))
+}
+
+/// The last chains that were asked for.
+async fn answers(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
+    json_answer(&why_page::entry(&one(&app, &id).await?))
+}
+
+async fn known_whys(app: &App, view: &View) -> Whys {
+    let report = app.source.report(&of_process(view)).await;
+    Whys {
+        schema_version: SCHEMA_VERSION,
+        processes: report.processes.iter().map(why_page::entry).collect(),
+    }
+}
+
+async fn whys(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let view = view(query)?;
+    let taken = known_whys(&app, &view);
+    twin(
+        &app,
+        view.format.as_deref(),
+        &headers,
+        taken,
+        |all, whys| why_page::render(all, whys, &view),
+    )
+    .await
+}
+
+async fn whys_json(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Answer {
+    json_answer(&known_whys(&app, &view(query)?).await)
 }
 
 /// `roots=all` or `roots=strict`.

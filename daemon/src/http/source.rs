@@ -8,6 +8,7 @@ use crate::books::history::Checks;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
+use crate::books::why::Question;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::{Filter, Hub, NoCheck, Roots};
 use crate::whatif::report::WhatIf;
@@ -31,6 +32,12 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn chart<'a>(&'a self, asked: &'a Asked) -> Answer<'a, Chart>;
     /// Checks a running process for lost blocks; its id.
     fn check<'a>(&'a self, wanted: &'a str, roots: Roots) -> Answer<'a, Result<String, NoCheck>>;
+    /// Checks a running process, and looks for a chain of pointers; its id.
+    fn why<'a>(
+        &'a self,
+        wanted: &'a str,
+        question: &'a Question,
+    ) -> Answer<'a, Result<String, NoCheck>>;
     /// The last checks of a process.
     fn checks<'a>(&'a self, wanted: &'a str) -> Answer<'a, Option<Checks>>;
     /// The metrics text.
@@ -66,6 +73,14 @@ impl Source for Hub {
 
     fn check<'a>(&'a self, wanted: &'a str, roots: Roots) -> Answer<'a, Result<String, NoCheck>> {
         Box::pin(Hub::check(self, wanted, roots))
+    }
+
+    fn why<'a>(
+        &'a self,
+        wanted: &'a str,
+        question: &'a Question,
+    ) -> Answer<'a, Result<String, NoCheck>> {
+        Box::pin(Hub::why(self, wanted, question))
     }
 
     fn checks<'a>(&'a self, wanted: &'a str) -> Answer<'a, Option<Checks>> {

@@ -10,6 +10,7 @@ use crate::books::history::Checks;
 use crate::books::report::Report;
 use crate::books::sizes::Sizes;
 use crate::books::syscalls::Syscalls;
+use crate::books::why::Question;
 use crate::heatmap::report::{Asked, Chart};
 use crate::hub::{Filter, NoCheck, Roots};
 use crate::web::fixture;
@@ -58,6 +59,21 @@ impl Source for Fixture {
                 "zoo" => Ok(fixture::report().processes[0].id.clone()),
                 "stuck" => Err(NoCheck::Failed("it is stuck".to_owned())),
                 _ => Err(NoCheck::Unknown),
+            }
+        })
+    }
+
+    fn why<'a>(
+        &'a self,
+        wanted: &'a str,
+        question: &'a Question,
+    ) -> Answer<'a, Result<String, NoCheck>> {
+        Box::pin(async move {
+            match (wanted, question) {
+                ("zoo", Question::Site(site, _)) if site == "none" => {
+                    Err(NoCheck::NoSite("there is no site none".to_owned()))
+                }
+                _ => self.check(wanted, Roots::Own).await,
             }
         })
     }
@@ -392,6 +408,61 @@ fn a_port_in_use_names_its_holder() {
         why.contains(&format!("pid {}", std::process::id())) && why.contains("--listen"),
         "{why}"
     );
+}
+
+// Goal: a chain is asked for by address or site, from our own pages only, and bad questions are told.
+// Method: the ways it can be asked.
+#[test]
+fn a_chain_is_asked_for() {
+    let server = Running::start(None);
+    let path = "/api/v1/processes/zoo/why";
+    let json = "Accept: application/json\r\n";
+    let asked = format!("{path}?site={}", fixture::FIRST_SITE);
+    let (head, body) = server.ask("POST", &asked, json);
+    assert!(
+        head.starts_with("http/1.1 200") && body.contains("\"answers\":[{\"asked\""),
+        "{head}{body}"
+    );
+    let own = "Accept: text/html\r\nOrigin: http://localhost\r\n";
+    let (head, _) = server.ask("POST", &asked, own);
+    assert!(head.starts_with("http/1.1 303"), "{head}");
+    assert!(
+        head.contains("location: ../../../../why?process="),
+        "{head}"
+    );
+    let (head, _) = server.ask("POST", &asked, "Origin: http://evil.example\r\n");
+    assert!(head.starts_with("http/1.1 403"), "{head}");
+    for (path, status, said) in [
+        (path.to_owned(), "400", "name one of address"),
+        (format!("{path}?address=main"), "400", "no address"),
+        (format!("{path}?adress=0x10"), "400", "known are address"),
+        (format!("{path}?site=ab&class=dead"), "400", "choose from"),
+        (format!("{path}?site=none"), "404", "no site none"),
+        (
+            "/api/v1/processes/none/why?site=ab".to_owned(),
+            "404",
+            "no process",
+        ),
+        (
+            "/api/v1/processes/stuck/why?address=0x10".to_owned(),
+            "409",
+            "it is stuck",
+        ),
+    ] {
+        let (head, body) = server.ask("POST", &path, json);
+        assert!(
+            head.starts_with(&format!("http/1.1 {status}")),
+            "{path}: {head}"
+        );
+        assert!(body.contains(said), "{path}: {body}");
+    }
+    let (_, read) = server.ask("GET", path, json);
+    assert!(read.contains("\"chain\":\"global `"), "{read}");
+    let (_, page) = server.get("/why");
+    assert!(page.contains("block of `make_node` (64 B)"), "{page}");
+    assert!(!page.contains("<script>alert"), "{page}");
+    let (_, page) = server.get("/leaks");
+    assert!(page.contains("class=\"chain\""), "{page}");
 }
 
 // Goal: a check is asked for with POST, by nobody but our own pages and tools. Method: the ways it can be asked.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use pageshim_wire::check::{Reason, State, option, word as check_word};
+use pageshim_wire::check::{Reason, State, Wanted, option, word as check_word};
 use pageshim_wire::process::{Control, Heap, Mode, word};
 
 use super::record::Record;
@@ -38,12 +38,25 @@ pub enum Roots {
 pub enum NoCheck {
     /// No process of that name.
     Unknown,
+    /// No site of that id.
+    NoSite(String),
     /// It could not be made.
     Failed(String),
 }
 
 /// Checks a running process; why it could not be.
 pub fn check(record: &Arc<Record>, roots: Roots) -> Result<(), String> {
+    check_for(record, roots, None, |_| ())
+}
+
+/// Checks a running process and has it look for a chain of pointers to what is wanted; `take` reads
+/// what was found, before anybody has the process checked again.
+pub fn check_for<T>(
+    record: &Arc<Record>,
+    roots: Roots,
+    wanted: Option<Wanted>,
+    take: impl FnOnce(&SharedState) -> T,
+) -> Result<T, String> {
     let _turn = record
         .checking
         .lock()
@@ -56,17 +69,19 @@ pub fn check(record: &Arc<Record>, roots: Roots) -> Result<(), String> {
         Roots::Own => 0,
         Roots::Strict => option::STRICT,
     });
+    state.ask_why(wanted.map_or(0, Wanted::pack));
     let before = sequence(&state);
     let outcome = hold(record, &state)?;
     if outcome.refused {
-        return ask(&state, before, &outcome.trouble);
+        ask(&state, before, &outcome.trouble)?;
+        return Ok(take(&state));
     }
     if !outcome.trouble.is_empty() {
         return Err(outcome.trouble);
     }
     finished(&state, before)?;
     state.note_pause(outcome.pause_ns);
-    Ok(())
+    Ok(take(&state))
 }
 
 fn can_be_checked(state: &SharedState) -> Result<(), String> {

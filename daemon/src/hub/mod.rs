@@ -9,6 +9,7 @@
 //! clock        writes the tick into connected processes
 //! bills        who holds the resident pages, on demand
 //! checks       what is lost, on demand
+//! whys         why a block is alive, on demand
 //! patrol       checks of running processes now and then
 //! judged       rules held against it, and the checks before
 //! samples      asks now and then how much of a heap is resident
@@ -43,6 +44,7 @@ mod reports;
 mod samples;
 mod settle;
 mod syscalls;
+mod whys;
 
 #[cfg(test)]
 mod fake;
@@ -62,6 +64,7 @@ use crate::books::report::{Exit, Report};
 use crate::books::sizes::Sizes;
 use crate::books::suppress::Rules;
 use crate::books::syscalls::Syscalls;
+use crate::books::why::Question;
 use crate::capture::CaptureError;
 use crate::heatmap::report::{Asked, Chart};
 use crate::ingest::socket::Socket;
@@ -187,6 +190,14 @@ impl Hub {
     pub async fn check(&self, wanted: &str, roots: Roots) -> Result<String, NoCheck> {
         let wanted = wanted.to_owned();
         self.blocking(move |inner| reports::check(inner, &wanted, roots))
+            .await
+    }
+
+    /// Checks the running process `wanted` (pid, name or id), and looks for the chain of pointers
+    /// that is asked for; its id.
+    pub async fn why(&self, wanted: &str, question: &Question) -> Result<String, NoCheck> {
+        let (wanted, question) = (wanted.to_owned(), question.clone());
+        self.blocking(move |inner| reports::why(inner, &wanted, &question))
             .await
     }
 

@@ -37,6 +37,28 @@ fn range(line: &str) -> Option<(u64, u64)> {
     Some((hex(from)?, hex(to)?))
 }
 
+/// What the kernel names the mapping that holds an address: a file, `[heap]`; empty for
+/// memory without a name. `None` when it does not say.
+pub fn mapping(pid: u32, address: u64) -> Option<String> {
+    let maps = std::fs::read(format!("/proc/{pid}/maps")).ok()?;
+    let maps = String::from_utf8_lossy(&maps);
+    let line = maps
+        .lines()
+        .find(|line| range(line).is_some_and(|(from, to)| (from..to).contains(&address)))?;
+    let mut rest = line;
+    for _ in 0..5 {
+        rest = rest.trim_start();
+        rest = rest.find(' ').map_or("", |end| &rest[end..]);
+    }
+    Some(rest.trim().to_owned())
+}
+
+/// The name of a thread.
+pub fn thread_name(pid: u32, tid: u64) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
 /// Whether no process has this id any more; false when ids cannot be compared.
 pub fn is_gone(pid: u32) -> bool {
     let own = std::path::Path::new("/proc/self").exists();

@@ -13,6 +13,7 @@ use super::charts;
 use super::clock::now_ns;
 use super::judged::Judged;
 use super::procfs;
+use super::whys::Whys;
 use crate::books::book::Book;
 use crate::books::calls::Row;
 use crate::books::ended::Ended;
@@ -50,6 +51,8 @@ pub struct Record {
     pub checking: Mutex<()>,
     /// The last checks, and what rules say of the newest.
     pub judged: Judged,
+    /// Chains of pointers that were asked for.
+    pub whys: Whys,
     /// The last chart of its heap, locked while the next is taken.
     pub chart: Mutex<Option<Arc<charts::Kept>>>,
     /// Told when its connection is replaced or it ended.
@@ -132,6 +135,7 @@ impl Record {
             billing: Mutex::new(()),
             checking: Mutex::new(()),
             judged: Judged::default(),
+            whys: Whys::default(),
             chart: Mutex::new(None),
             changed: Notify::new(),
             inside: Mutex::new(Inside {
@@ -270,6 +274,7 @@ impl Record {
         if let Source::Ended(ended) = &inside.source {
             observed.process.unlisted = ended.unlisted();
         }
+        observed.process.why = self.whys.newest_first();
         observed.process.seconds = seconds;
         observed.process.state = inside.end.map_or(State::Running, |end| end.state);
         observed.process.exit = inside.end.map(|end| end.exit);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::checks::{self, NoCheck, Roots};
 use super::leads::{Seen, misuse, resolve, resolve_mixed, written_mixed};
 use super::record::Record;
-use super::{Inner, bills, charts, inside, judged, registry, syscalls};
+use super::{Inner, bills, charts, inside, judged, registry, syscalls, whys};
 use crate::bill::report::{Bill, Waste};
 use crate::books::filter::Filter;
 use crate::books::history::Checks;
@@ -17,6 +17,7 @@ use crate::books::report::{Process, Report, SCHEMA_VERSION, State};
 use crate::books::sizes::{Entry, Sizes};
 use crate::books::summary::Observed;
 use crate::books::syscalls::Syscalls;
+use crate::books::why::Question;
 use crate::capture::{CaptureError, Counts, Writer};
 use crate::heatmap::report::{Asked, Chart};
 use crate::metrics::{self, Scrape, Site, Subject};
@@ -139,14 +140,30 @@ pub fn waste(inner: &Inner, filter: &Filter) -> Waste {
 }
 
 /// Checks the process that is asked for: of several the newest that runs.
-pub fn check(inner: &Inner, name: &str, roots: Roots) -> Result<String, NoCheck> {
+pub fn check(inner: &Inner, wanted: &str, roots: Roots) -> Result<String, NoCheck> {
+    let record = newest(inner, wanted).ok_or(NoCheck::Unknown)?;
+    check_record(inner, &record, roots).map_err(NoCheck::Failed)
+}
+
+/// Has the process that is asked for say why a block of its is alive; its id.
+pub fn why(inner: &Inner, wanted: &str, question: &Question) -> Result<String, NoCheck> {
+    let record = newest(inner, wanted).ok_or(NoCheck::Unknown)?;
+    let found = whys::find(&record, question)?;
+    let mut session = inner.symbols.session();
+    let observed = record.look();
+    let seen = look_judged(inner, &mut session, record, observed, Vec::new());
+    let told = whys::tell(&mut session, &seen, question, &found);
+    seen.record.whys.keep(told);
+    Ok(seen.observed.process.id)
+}
+
+/// The process of this pid, name or id: of several the newest that runs.
+fn newest(inner: &Inner, name: &str) -> Option<Arc<Record>> {
     let filter = Filter {
         process: Some(name.to_owned()),
         ..Filter::default()
     };
-    let found = wanted(inner, &filter);
-    let record = found.first().ok_or(NoCheck::Unknown)?;
-    check_record(inner, record, roots).map_err(NoCheck::Failed)
+    wanted(inner, &filter).into_iter().next()
 }
 
 /// Checks a process, and judges what was found; its id.
@@ -164,13 +181,8 @@ pub fn check_record(inner: &Inner, record: &Arc<Record>, roots: Roots) -> Result
 }
 
 /// The last checks of the process that is asked for: of several the newest that runs.
-pub fn checks(inner: &Inner, name: &str) -> Option<Checks> {
-    let filter = Filter {
-        process: Some(name.to_owned()),
-        ..Filter::default()
-    };
-    let found = wanted(inner, &filter);
-    let record = found.into_iter().next()?;
+pub fn checks(inner: &Inner, wanted: &str) -> Option<Checks> {
+    let record = newest(inner, wanted)?;
     let observed = record.look();
     let mut session = inner.symbols.session();
     let seen = look_judged(inner, &mut session, record, observed, Vec::new());

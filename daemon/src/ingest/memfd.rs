@@ -80,6 +80,12 @@ impl SharedState {
         let _ = rustix::io::pwrite(&self.fd, &options.to_le_bytes(), offset);
     }
 
+    /// Says whose chain of pointers the next check is to look for; 0 for none.
+    pub fn ask_why(&self, wanted: u64) {
+        let offset = self.layout.check() + check::word::ASKED as u64 * 8;
+        let _ = rustix::io::pwrite(&self.fd, &wanted.to_le_bytes(), offset);
+    }
+
     /// Notes how long a check kept the process waiting, which only its tracer knows.
     pub fn note_pause(&self, ns: u64) {
         let offset = self.layout.check() + check::word::PAUSE_NS as u64 * 8;

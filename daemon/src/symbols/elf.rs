@@ -28,6 +28,11 @@ pub fn source(file: &File) -> Option<PathBuf> {
     {
         return Some(path.to_owned());
     }
+    debug_file(file)
+}
+
+/// The separate debug file of its build id, where it is installed.
+pub fn debug_file(file: &File) -> Option<PathBuf> {
     let (first, rest) = file.build_id.split_first()?;
     let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
     let debug = PathBuf::from(format!("{DEBUG_DIR}/{first:02x}/{rest}.debug"));

@@ -11,11 +11,16 @@ use crate::books::report::{
 };
 use crate::books::sizes::{self, Size, Sizes};
 use crate::books::syscalls::{self, Made, Pairs};
+use crate::books::why::{Link, Why};
 use crate::heatmap::report as heatmap;
+use crate::web::why_text;
 use crate::whatif::report as whatif;
 
 /// A function name as an attacker would choose it.
 pub(crate) const HOSTILE: &str = "evil<script>alert(1)</script>\"'&\u{1b}[31m=cmd";
+
+/// Site with most bytes.
+pub(crate) const FIRST_SITE: &str = "a1b2c3d4e5f60718";
 
 /// What `python3` prints of a script that reads `input`.
 pub(crate) fn python(script: &str, input: &str) -> String {
@@ -140,8 +145,40 @@ fn zoo() -> Process {
         }],
         sites: 57,
         threads: Threads { live: 4, total: 6 },
+        why: vec![why()],
         ..Process::default()
     }
+}
+
+/// A chain from a variable with a hostile name to a block of the site that is listed first.
+fn why() -> Why {
+    let variable = Link {
+        kind: "global".to_owned(),
+        address: "0x4060".to_owned(),
+        variable: Some(HOSTILE.to_owned()),
+        module: Some("zoo".to_owned()),
+        ..Link::default()
+    };
+    let block = Link {
+        kind: "block".to_owned(),
+        address: "0x7f0000001040".to_owned(),
+        bytes: Some(64),
+        points_into: Some(0),
+        function: Some("make_node".to_owned()),
+        site: Some(FIRST_SITE.to_owned()),
+        ..Link::default()
+    };
+    let mut why = Why {
+        asked: FIRST_SITE.to_owned(),
+        asked_kind: "site".to_owned(),
+        state: "reached".to_owned(),
+        class: Some("reachable".to_owned()),
+        check: 3,
+        links: vec![variable, block],
+        ..Why::default()
+    };
+    why_text::fill(&mut why);
+    why
 }
 
 /// Two processes, one of them dead and checked, four sites.
@@ -235,7 +272,7 @@ pub(crate) fn report() -> Report {
         schema_version: SCHEMA_VERSION,
         processes: vec![dead, zoo()],
         leaks: vec![
-            leak(&zoo_id, "a1b2c3d4e5f60718", 2_097_152, 1_000, node),
+            leak(&zoo_id, FIRST_SITE, 2_097_152, 1_000, node),
             leak(&zoo_id, "0123456789abcdef", 1_163_264, 200, vector),
             cut,
             lost,

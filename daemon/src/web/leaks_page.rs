@@ -6,12 +6,14 @@ use askama::Template;
 
 use crate::books::report::{Amount, Frame, Leak, Pages, Process, Report, State};
 use crate::books::suppress;
+use crate::books::why::Why;
 use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
 use crate::web::choice::{self, Choice};
 use crate::web::lost::{self, Lost};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::{CLASSES, Sort, View};
+use crate::web::why_page::{self, Answer};
 use crate::web::{headline, names, query, units, words};
 
 /// Rows of the page unless the URL says otherwise.
@@ -169,6 +171,10 @@ struct Site<'a> {
     growth: Option<String>,
     /// The line that would suppress a lost one.
     line: Option<String>,
+    /// Where to ask why its blocks are alive, of a process that runs.
+    ask: Option<String>,
+    /// The last answers to that.
+    whys: Vec<Answer<'a>>,
 }
 
 struct Line<'a> {
@@ -368,9 +374,12 @@ fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
     let headline = headline::of(&leak.stack);
     let first = headline.as_ref().map(|headline| headline.frame);
     let outer = headline.as_ref().map_or(0, |headline| headline.index + 1);
+    let owner = words::process_of(report, leak);
     Site {
+        ask: owner.and_then(|owner| ask(owner, leak)),
+        whys: owner.map_or_else(Vec::new, |owner| whys(owner, leak)),
         leak,
-        owner: words::process_of(report, leak),
+        owner,
         bytes: figure(leak.bytes),
         bytes_error: leak.error.map(|error| units::bytes(error.bytes)),
         blocks_error: leak.error.map(|error| units::count(error.blocks)),
@@ -399,6 +408,28 @@ fn site<'a>(report: &'a Report, leak: &'a Leak, live: u64) -> Site<'a> {
             .then(|| suppress::line(&leak.stack))
             .flatten(),
     }
+}
+
+/// Where to ask why a row's blocks are alive.
+fn ask(owner: &Process, leak: &Leak) -> Option<String> {
+    let class = match leak.class.as_str() {
+        "live" => String::new(),
+        class => format!("&class={class}"),
+    };
+    let runs = owner.state == State::Running;
+    let path = |process: &str| format!("api/v1/processes/{process}/why?site={}{class}", leak.site);
+    runs.then(|| path(&owner.id))
+}
+
+/// Answers about a row's blocks.
+fn whys<'a>(owner: &'a Process, leak: &Leak) -> Vec<Answer<'a>> {
+    let about = |why: &&Why| {
+        let class = why.asked_class.as_ref();
+        why.asked == leak.site && class.is_none_or(|class| *class == leak.class)
+    };
+    let sites = format!("leaks?process={}", query::encode(&owner.id));
+    let found = owner.why.iter().filter(about);
+    found.map(|why| why_page::answer(why, &sites)).collect()
 }
 
 /// Whether a rule would take it out of the findings.

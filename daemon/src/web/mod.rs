@@ -23,6 +23,8 @@ pub(crate) mod view;
 pub(crate) mod waste_page;
 pub(crate) mod whatif_page;
 pub(crate) mod whatif_text;
+pub(crate) mod why_page;
+pub(crate) mod why_text;
 pub(crate) mod words;
 
 #[cfg(test)]

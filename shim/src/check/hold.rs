@@ -19,10 +19,15 @@ use pageshim_core::leaks::Table;
 use pageshim_core::leaks::roots::{RED_ZONE, Still};
 use pageshim_core::sys;
 
+use crate::tls;
+
 /// Threads there is room for.
 const SLOTS: usize = 4096;
-/// Words of a slot: tid, state, lowest address of the stack, 15 registers.
-const WORDS: usize = 18;
+/// Words of a slot: tid, state, lowest address of the stack, 15 registers, control block.
+const WORDS: usize = 19;
+const CONTROL: usize = 18;
+/// Where in a ucontext rax, rbx, rcx, rdx, rsi, rdi, rbp and r8 to r15 are.
+const REGISTERS: [usize; 15] = [13, 11, 14, 12, 9, 8, 10, 0, 1, 2, 3, 4, 5, 6, 7];
 const STANDS: usize = 1;
 /// How long threads may take to stand still.
 const PATIENCE_NS: u64 = 300_000_000;
@@ -173,6 +178,8 @@ impl Held {
                 each(Still {
                     low: read(slot, 2),
                     registers: core::array::from_fn(|index| read(slot, 3 + index)),
+                    tid: u32::try_from(read(slot, 0)).unwrap_or(0),
+                    control: read(slot, CONTROL),
                 });
             }
         }
@@ -189,7 +196,7 @@ impl Drop for Held {
     }
 }
 
-/// The thread that a handler's context tells of.
+/// The calling thread, as its handler's context tells of it.
 ///
 /// # Safety
 /// The context is the one the kernel made for a handler.
@@ -201,7 +208,9 @@ pub(super) unsafe fn interrupted(context: *const c_void) -> Still {
     let register = |index: usize| unsafe { registers.add(index).read() };
     Still {
         low: register(15).wrapping_sub(RED_ZONE),
-        registers: core::array::from_fn(register),
+        registers: REGISTERS.map(register),
+        tid: sys::thread_id(),
+        control: tls::control_block(),
     }
 }
 
@@ -218,7 +227,8 @@ extern "C" fn stand(_signal: c_int, _info: *mut c_void, context: *mut c_void) {
     };
     // SAFETY: the kernel's own frame.
     let still = unsafe { interrupted(context) };
-    for (index, value) in [still.low].into_iter().chain(still.registers).enumerate() {
+    let words = [still.low].into_iter().chain(still.registers);
+    for (index, value) in words.chain([still.control]).enumerate() {
         if let Some(word) = word(slot, 2 + index) {
             word.store(value, Ordering::Relaxed);
         }

@@ -2,13 +2,15 @@
 
 use core::sync::atomic::AtomicU8;
 
+use pageshim_core::leaks::aim::Watch;
 use pageshim_core::leaks::roots::{self, Sources, Still};
 use pageshim_core::leaks::{self, Plan, Stopped, Sums, Table};
 use pageshim_core::sys;
 use pageshim_core::unwind::find_module;
-use pageshim_wire::check::{Reason, Trigger, option};
+use pageshim_wire::check::{Reason, Trigger, Wanted, option};
 use pageshim_wire::process::{SITE_FIRST, word};
 
+use super::chain::{self, Ground};
 use super::{Order, Section};
 use crate::thread::{Thread, all_threads};
 use crate::tls;
@@ -52,6 +54,8 @@ pub(super) fn look(
     for range in [threads.range(), storage.range(), keeps.0.range()] {
         excluded.add(range);
     }
+    let stills = &threads.all()[..known];
+    let storage = &*storage.all();
     order.ours.into_iter().for_each(|range| excluded.add(range));
     excluded.all_of_ours();
     let sites = keeps.0.all();
@@ -61,28 +65,45 @@ pub(super) fn look(
         Trigger::Request => REQUEST_LIMIT_NS,
     };
     let mut trouble = None;
+    let plan = Plan {
+        careful: order.facts.missed > 0 && !order.copied,
+        ..Plan::within_ns(limit)
+    };
+    let strict = order.facts.options & option::STRICT != 0;
+    let target = *section;
+    let wanted = target.asked(order.facts.trigger);
+    let mut watch = Watch::new(section, wanted.unwrap_or(Wanted::Address(0)));
     let found = leaks::check(
         &SPACES,
-        Plan {
-            careful: order.facts.missed > 0 && !order.copied,
-            ..Plan::within_ns(limit)
-        },
+        plan,
         kept,
         |walk| {
             walk.own_ranges()
                 .into_iter()
                 .for_each(|range| excluded.add(range));
             let mut sources = Sources {
-                threads: &threads.all()[..known],
-                storage: storage.all(),
+                threads: stills,
+                storage,
                 excluded: excluded.ranges(),
-                strict: order.facts.options & option::STRICT != 0,
+                strict,
             };
             trouble = roots::walk(&mut sources, walk)?;
             Ok(())
         },
-        section,
+        &mut watch,
     );
+    if let (Some(wanted), Ok(_), None) = (wanted, &found, trouble) {
+        let aim = watch.aim();
+        let ground = Ground {
+            plan,
+            threads: stills,
+            storage,
+            kept,
+            excluded: &mut excluded,
+            strict,
+        };
+        chain::tell(target, wanted, aim.as_ref(), ground);
+    }
     match (found, trouble) {
         (Ok(sums), None) => Ok(sums),
         (Ok(_), Some(_)) => Err(Reason::System),
@@ -111,7 +132,7 @@ impl Runtime {
 }
 
 /// Ranges that are no roots.
-struct Excluded {
+pub(super) struct Excluded {
     table: Table<(usize, usize)>,
     count: usize,
 }
@@ -128,7 +149,7 @@ impl Excluded {
         Some(own)
     }
 
-    fn add(&mut self, range: (usize, usize)) {
+    pub(super) fn add(&mut self, range: (usize, usize)) {
         if range.0 < range.1
             && let Some(room) = self.table.all().get_mut(self.count)
         {
@@ -137,7 +158,7 @@ impl Excluded {
         }
     }
 
-    fn ranges(&mut self) -> &mut [(usize, usize)] {
+    pub(super) fn ranges(&mut self) -> &mut [(usize, usize)] {
         let count = self.count;
         &mut self.table.all()[..count]
     }

@@ -21,8 +21,9 @@ use pageshim_core::leaks::roots::{RED_ZONE, Still};
 use pageshim_core::sys;
 use pageshim_wire::check::{Method, Reason, Trigger, stopped};
 
-use crate::{boot, fork, whole, world};
+use crate::{boot, fork, tls, whole, world};
 
+mod chain;
 mod hold;
 mod marking;
 mod section;
@@ -99,6 +100,8 @@ pub(crate) fn mark(method: Method, trigger: Trigger, threads: &[[u64; stopped::W
     let word = |value: u64| usize::try_from(value).unwrap_or(0);
     for (still, thread) in stills.all().iter_mut().zip(threads) {
         still.low = word(thread[stopped::SP]).saturating_sub(RED_ZONE);
+        still.tid = u32::try_from(thread[stopped::TID]).unwrap_or(0);
+        still.control = word(thread[stopped::CONTROL]);
         let registers = thread.iter().skip(stopped::REGISTERS);
         for (place, value) in still.registers.iter_mut().zip(registers) {
             *place = word(*value);
@@ -228,6 +231,8 @@ unsafe extern "C" fn carry(low: usize, call: *const c_void) {
     let own = Still {
         low,
         registers: [0; 15],
+        tid: sys::thread_id(),
+        control: tls::control_block(),
     };
     run(order, Some(own), call.stack);
 }

@@ -122,10 +122,9 @@ impl Section {
         self.write(word::SEQUENCE, self.read(word::SEQUENCE) | 1);
         fence(Ordering::SeqCst);
         self.write(word::STATE, State::Running as u64);
-        for index in word::REASON..=word::OPTIONS {
+        for index in word::REASON..=word::CHAIN_INTO {
             self.write(index, 0);
         }
-        self.write(word::LINKS, 0);
         let header = usize::try_from(CHECK_HEADER_BYTES).unwrap_or(0);
         let from = self.words.addr() + header;
         // SAFETY: the rows of our own section, which nobody else writes.

@@ -121,6 +121,11 @@ impl<'a> Index<'a> {
         Some(index)
     }
 
+    /// Slots there are states for.
+    pub(super) const fn slots(&self) -> usize {
+        self.marks.room() * 4
+    }
+
     /// Mappings of ours, for the roots to leave out.
     pub(super) const fn ranges(&self) -> [(usize, usize); 2] {
         [self.digests.range(), self.marks.range()]

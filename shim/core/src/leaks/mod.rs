@@ -8,6 +8,7 @@
 //! trace             following pointers
 //! lost              what is left: definite and indirect
 //! roots             where pointers begin: mappings, stacks, registers
+//! aim, why          one block, and the shortest chain that leads to it
 //! ```
 //! [`check`] takes no lock and reads heap structures as they lie, so it can run in a copy of
 //! a process that was stopped anywhere, or in the process itself while it stands still.
@@ -19,16 +20,20 @@
 //! Mappings of its own: a digest a slice, two bits a slot, a stack of at most a 128th of the
 //! heap; unmapped at the end.
 
+pub mod aim;
+pub mod chain;
 mod index;
 mod lost;
 mod presence;
 pub mod roots;
+mod storage;
 mod table;
 #[cfg(test)]
 mod tests;
 mod trace;
+pub mod why;
 
-use pageshim_wire::check::{CLASSES, Class};
+use pageshim_wire::check::{CLASSES, Class, Root};
 
 use crate::heap::gpa::Spaces;
 use index::{Index, LIVE, NONE, POSSIBLE, REACHED};
@@ -114,6 +119,17 @@ impl Walk<'_, '_> {
     pub fn word(&mut self, word: usize) {
         self.tracer.see::<Reach>(word, &mut |_| ());
         self.root_bytes += size_of::<usize>() as u64;
+    }
+}
+
+impl roots::Takes for Walk<'_, '_> {
+    fn range(&mut self, range: (usize, usize), backing: Backing, _: Root) -> Result<(), Over> {
+        Walk::range(self, range, backing)
+    }
+
+    fn register(&mut self, _: usize, _: usize, word: usize) -> Result<(), Over> {
+        self.word(word);
+        Ok(())
     }
 }
 

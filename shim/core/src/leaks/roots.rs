@@ -11,7 +11,9 @@
 //! LeakSanitizer. The kernel makes one mapping of neighbours, so storage and zeroed data are
 //! cut to what they are.
 
-use super::{Backing, Over, Walk};
+use pageshim_wire::check::Root;
+
+use super::{Backing, Over};
 use crate::sys::{self, Mapping};
 use crate::unwind::find_module;
 
@@ -24,8 +26,20 @@ pub struct Still {
     /// The lowest address of its stack that counts: its stack pointer, and for one that was
     /// stopped anywhere [`RED_ZONE`] less.
     pub low: usize,
-    /// Its other general registers.
+    /// Its other general registers, in the order of `pageshim_wire::check::saved`.
     pub registers: [usize; 15],
+    /// Its id, 0 where it is not known.
+    pub tid: u32,
+    /// Its control block, behind its thread-local storage; 0 where it is not known.
+    pub control: usize,
+}
+
+/// Who takes roots.
+pub trait Takes {
+    /// Readable memory that is a root.
+    fn range(&mut self, range: (usize, usize), backing: Backing, kind: Root) -> Result<(), Over>;
+    /// What a register of a thread holds; both by their places.
+    fn register(&mut self, thread: usize, register: usize, word: usize) -> Result<(), Over>;
 }
 
 /// What the walk over the roots goes by.
@@ -57,10 +71,12 @@ struct Before {
 }
 
 /// Gives all roots to `walk`.
-pub fn walk(sources: &mut Sources<'_>, walk: &mut Walk<'_, '_>) -> Result<Option<Trouble>, Over> {
+pub fn walk(sources: &mut Sources<'_>, walk: &mut impl Takes) -> Result<Option<Trouble>, Over> {
     sources.excluded.sort_unstable();
-    for thread in sources.threads {
-        thread.registers.iter().for_each(|word| walk.word(*word));
+    for (thread, still) in sources.threads.iter().enumerate() {
+        for (register, word) in still.registers.iter().enumerate() {
+            walk.register(thread, register, *word)?;
+        }
     }
     let mut before = Before::default();
     let mut result = Ok(());
@@ -73,7 +89,8 @@ pub fn walk(sources: &mut Sources<'_>, walk: &mut Walk<'_, '_>) -> Result<Option
         if mapping.readable && mapping.writable && !is_device(mapping.path) {
             let guarded = adjacent && before.closed || mapping.path == b"[stack]";
             if let Some(part) = sources.part_of(mapping, guarded, module) {
-                result = sources.give(walk, part, mapping.shared);
+                let kind = sources.kind_of(mapping, module);
+                result = sources.give(walk, part, mapping.shared, kind);
             }
         }
         before = Before {
@@ -126,12 +143,23 @@ impl Sources<'_> {
         parts.reduce(hull)
     }
 
+    fn kind_of(&self, mapping: &Mapping<'_>, module: bool) -> Root {
+        let range = mapping.start..mapping.end;
+        let stack = || self.threads.iter().any(|one| range.contains(&one.low));
+        match module {
+            true => Root::Global,
+            false if stack() || mapping.path == b"[stack]" => Root::Stack,
+            false => Root::Mapping,
+        }
+    }
+
     /// Gives what is not excluded of a part of a mapping.
     fn give(
         &self,
-        walk: &mut Walk<'_, '_>,
+        walk: &mut impl Takes,
         (from, end): (usize, usize),
         shared: bool,
+        kind: Root,
     ) -> Result<(), Over> {
         let backing = if shared {
             Backing::Shared
@@ -148,12 +176,12 @@ impl Sources<'_> {
                 continue;
             }
             if start > at {
-                walk.range((at, start), backing)?;
+                walk.range((at, start), backing, kind)?;
             }
             at = stop;
         }
         if at < end {
-            walk.range((at, end), backing)?;
+            walk.range((at, end), backing, kind)?;
         }
         Ok(())
     }

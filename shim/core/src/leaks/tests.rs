@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+mod why;
+
 use std::boxed::Box;
 use std::collections::{BTreeMap, HashSet};
 use std::vec::Vec;
