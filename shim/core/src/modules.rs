@@ -242,34 +242,41 @@ fn path_of(found: &Module, into: &mut [u8]) -> usize {
 
 /// The build id note of a mapped file; answers its length, 0 when it has none.
 fn build_id(found: &Module, into: &mut [u8; 32]) -> usize {
-    let image = Image {
-        start: found.start,
-        end: found.end,
-    };
-    (|| {
-        // The ELF header sits at the start of the first mapping of every usual file.
-        (image.u32(0)? == 0x464c_457f).then_some(())?;
-        let (table, size, count) = (image.u64(32)?, image.u16(54)?, image.u16(56)?);
-        for index in 0..u64::from(count.min(64)) {
-            let entry = table + index * u64::from(size);
-            if image.u32(entry)? != 4 {
-                continue;
-            }
-            // p_vaddr relative to the first mapping, whose file offset is 0.
-            let mut at = (image.u64(entry + 16)? + found.bias).checked_sub(found.start)?;
-            let end = at + image.u64(entry + 40)?;
-            while at + 12 <= end {
-                let (name, desc) = (image.u32(at)?, image.u32(at + 4)?);
-                let desc_at = at + 12 + u64::from(name.next_multiple_of(4));
-                if image.u32(at + 8)? == 3 && name == 4 && image.u32(at + 12)? == 0x0055_4e47 {
-                    return image.copy(desc_at, into.get_mut(..desc as usize)?);
-                }
-                at = desc_at + u64::from(desc.next_multiple_of(4));
-            }
+    let image = Image::of(found);
+    note(&image, found.bias, *b"GNU\0", 3)
+        .and_then(|(at, bytes)| image.copy(at, into.get_mut(..bytes as usize)?))
+        .unwrap_or(0)
+}
+
+/// True when a loaded file has a note of this kind by this owner.
+pub fn has_note(module: &Module, owner: [u8; 4], kind: u32) -> bool {
+    note(&Image::of(module), module.bias, owner, kind).is_some()
+}
+
+/// Where what a note says lies in an image, and its length.
+fn note(image: &Image, bias: u64, owner: [u8; 4], kind: u32) -> Option<(u64, u32)> {
+    let owner = u32::from_le_bytes(owner);
+    // The ELF header sits at the start of the first mapping of every usual file.
+    (image.u32(0)? == 0x464c_457f).then_some(())?;
+    let (table, size, count) = (image.u64(32)?, image.u16(54)?, image.u16(56)?);
+    for index in 0..u64::from(count.min(64)) {
+        let entry = table + index * u64::from(size);
+        if image.u32(entry)? != 4 {
+            continue;
         }
-        None
-    })()
-    .unwrap_or(0)
+        // p_vaddr relative to the first mapping, whose file offset is 0.
+        let mut at = (image.u64(entry + 16)? + bias).checked_sub(image.start)?;
+        let end = at + image.u64(entry + 40)?;
+        while at + 12 <= end {
+            let (name, desc) = (image.u32(at)?, image.u32(at + 4)?);
+            let desc_at = at + 12 + u64::from(name.next_multiple_of(4));
+            if image.u32(at + 8)? == kind && name == 4 && image.u32(at + 12)? == owner {
+                return Some((desc_at, desc));
+            }
+            at = desc_at + u64::from(desc.next_multiple_of(4));
+        }
+    }
+    None
 }
 
 struct Image {
@@ -278,6 +285,13 @@ struct Image {
 }
 
 impl Image {
+    fn of(found: &Module) -> Self {
+        Self {
+            start: found.start,
+            end: found.end,
+        }
+    }
+
     fn copy(&self, offset: u64, into: &mut [u8]) -> Option<usize> {
         // Notes and headers lie in the first, readable mapping, within 64 KiB.
         let last = offset.checked_add(into.len() as u64)?;
@@ -305,5 +319,21 @@ impl Image {
         let mut bytes = [0; 8];
         self.copy(offset, &mut bytes)?;
         Some(u64::from_le_bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: a note is known by owner and kind. Method: libc's own.
+    #[test]
+    fn a_note_is_known_by_owner_and_kind() {
+        let inside = libc::gnu_get_libc_version as *const () as u64;
+        let libc = find_module(inside).expect("loaded");
+        assert!(has_note(&libc, *b"GNU\0", 3));
+        assert!(!has_note(&libc, *b"GNU\0", 77) && !has_note(&libc, *b"Go\0\0", 4));
+        let mut id = [0; 32];
+        assert_eq!(build_id(&libc, &mut id), 20);
     }
 }

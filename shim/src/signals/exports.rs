@@ -2,7 +2,7 @@
 //! where the program sets the default.
 #![allow(unsafe_code)]
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
 use core::mem;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -12,21 +12,45 @@ use super::{__sigaction, default_action, handler, our_action, watches};
 type SigAction = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
 type Signal = unsafe extern "C" fn(c_int, usize) -> usize;
 
-/// The function of this name that would be called without us, looked up once.
-fn next(cache: &AtomicPtr<c_void>, name: &core::ffi::CStr) -> *mut c_void {
-    let known = cache.load(Ordering::Acquire);
-    if !known.is_null() {
-        return known;
+/// A function that would be called without us. It is looked up when the library is loaded: these
+/// are called in signal handlers too, where the loader must not be asked.
+struct Next {
+    name: &'static CStr,
+    found: AtomicPtr<c_void>,
+}
+
+impl Next {
+    const fn of(name: &'static CStr) -> Self {
+        Self {
+            name,
+            found: AtomicPtr::new(ptr::null_mut()),
+        }
     }
-    // SAFETY: a C string; asked outside our own paths.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    cache.store(found, Ordering::Release);
-    found
+
+    fn get(&self) -> *mut c_void {
+        let known = self.found.load(Ordering::Acquire);
+        if !known.is_null() {
+            return known;
+        }
+        // SAFETY: a C string; a constructor before ours may come here, asked outside our own paths.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        self.found.store(found, Ordering::Release);
+        found
+    }
+}
+
+static SIGACTION: Next = Next::of(c"sigaction");
+static SIGNAL: Next = Next::of(c"signal");
+
+/// Looks all of them up. From the constructor.
+pub(super) fn learn() {
+    for next in [&SIGACTION, &SIGNAL].into_iter().chain(LIKE_SIGNAL) {
+        next.get();
+    }
 }
 
 pub(super) fn next_sigaction() -> SigAction {
-    static NEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-    let found = next(&NEXT, c"sigaction");
+    let found = SIGACTION.get();
     if found.is_null() {
         return __sigaction;
     }
@@ -64,7 +88,6 @@ unsafe extern "C" fn sigaction(
 /// C's `signal`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn signal(signal: c_int, wanted: usize) -> usize {
-    static NEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     if wanted == libc::SIG_DFL && watches(signal) {
         let (new, mut old) = (default_action(), default_action());
         // SAFETY: our own variables.
@@ -74,18 +97,13 @@ unsafe extern "C" fn signal(signal: c_int, wanted: usize) -> usize {
         };
     }
     // SAFETY: the program's own call.
-    unsafe { passed_on(&NEXT, c"signal", signal, wanted) }
+    unsafe { passed_on(&SIGNAL, signal, wanted) }
 }
 
 /// # Safety
-/// `name` is a function with `signal`'s type; the rest is the program's call.
-unsafe fn passed_on(
-    cache: &AtomicPtr<c_void>,
-    name: &core::ffi::CStr,
-    signal: c_int,
-    wanted: usize,
-) -> usize {
-    let found = next(cache, name);
+/// `next` is a function with `signal`'s type; the rest is the program's call.
+unsafe fn passed_on(next: &Next, signal: c_int, wanted: usize) -> usize {
+    let found = next.get();
     if found.is_null() {
         return libc::SIG_ERR;
     }
@@ -95,21 +113,25 @@ unsafe fn passed_on(
 }
 
 macro_rules! like_signal {
-    ($($name:ident $text:literal)*) => {$(
-        #[doc = "Like `signal`, with other habits; a default set by it is the kernel's."]
-        #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name(signal: c_int, wanted: usize) -> usize {
-            static NEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-            // SAFETY: the program's own call.
-            unsafe { passed_on(&NEXT, $text, signal, wanted) }
-        }
-    )*};
+    ($($next:ident $name:ident $text:literal)*) => {
+        static LIKE_SIGNAL: [&Next; [$($text),*].len()] = [$(&$next),*];
+        $(
+            static $next: Next = Next::of($text);
+
+            #[doc = "Like `signal`, with other habits; a default set by it is the kernel's."]
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(signal: c_int, wanted: usize) -> usize {
+                // SAFETY: the program's own call.
+                unsafe { passed_on(&$next, signal, wanted) }
+            }
+        )*
+    };
 }
 
 like_signal! {
-    bsd_signal c"bsd_signal"
-    ssignal c"ssignal"
-    sysv_signal c"sysv_signal"
-    __sysv_signal c"__sysv_signal"
-    sigset c"sigset"
+    BSD_SIGNAL bsd_signal c"bsd_signal"
+    SSIGNAL ssignal c"ssignal"
+    SYSV_SIGNAL sysv_signal c"sysv_signal"
+    SYSV_SIGNAL_TOO __sysv_signal c"__sysv_signal"
+    SIGSET sigset c"sigset"
 }

@@ -11,8 +11,8 @@
 //! `posix_spawn` set handlers back by themselves; what is ignored stays so.
 //!
 //! # Failure
-//! Process 1, which the kernel spares such signals, and one where another library handles
-//! `sigaction`, are left alone. A raw `rt_sigaction` sees our handler.
+//! Process 1, which the kernel spares such signals, programs in Go, and one where another library
+//! handles `sigaction`, are left alone. A raw `rt_sigaction` sees our handler.
 #![allow(unsafe_code)]
 
 use core::ffi::{c_int, c_void};
@@ -20,7 +20,9 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use pageshim_core::modules::has_note;
 use pageshim_core::sys;
+use pageshim_core::unwind::find_module;
 
 use crate::thread::Thread;
 use crate::world::STATE;
@@ -67,9 +69,10 @@ unsafe extern "C" {
 
 /// Puts handlers where the program has none. Once, from the constructor.
 pub(crate) fn watch() {
+    exports::learn();
     let wanted = boot::config().is_some_and(|config| config.check_signals);
     let shared = exports::next_sigaction() as *const () != __sigaction as *const ();
-    if !wanted || shared || !check::is_possible() || sys::process_id() == 1 {
+    if !wanted || shared || is_go() || !check::is_possible() || sys::process_id() == 1 {
         return;
     }
     WATCHING.store(true, Ordering::Release);
@@ -83,6 +86,14 @@ pub(crate) fn watch() {
             unsafe { __sigaction(signal, &raw const ours, ptr::null_mut()) };
         }
     }
+}
+
+/// Go's runtime asks the kernel itself which handlers there were, and would hand ours signals that
+/// it treats otherwise where there was none.
+fn is_go() -> bool {
+    // SAFETY: plain numbers from the kernel.
+    let program = find_module(unsafe { libc::getauxval(libc::AT_ENTRY) });
+    program.is_some_and(|program| has_note(&program, *b"Go\0\0", 4))
 }
 
 fn default_action() -> libc::sigaction {
