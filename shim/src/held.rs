@@ -184,7 +184,7 @@ extern "C" fn in_place(_method: u64, trigger: u64) {
 /// The copy: it lets go of the program's files first, so that who waits for their end does
 /// not wait for it.
 extern "C" fn forked(trigger: u64) -> ! {
-    sys::close_all();
+    check::let_go_of_files();
     check::mark(Method::Fork, trigger_of(trigger), threads());
     loop {
         sys::exit_group(0);

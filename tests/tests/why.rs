@@ -136,7 +136,7 @@ fn lost_blocks_sites_and_long_chains_are_told() {
         lost["answer"]
             .as_str()
             .expect("text")
-            .contains("nothing reaches it")
+            .contains("no root reaches it")
     );
     let entry = told(&daemon, &site_of(&daemon, "cache_insert"), &[]);
     assert_eq!(

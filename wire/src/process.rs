@@ -98,6 +98,9 @@ pub mod word {
     pub const PUBLISHED_PAGES: usize = 52;
     /// Most of those at a time.
     pub const PEAK_PAGES: usize = 53;
+    /// Filters of system calls (seccomp) the program began under, and 1; 0 where the kernel does
+    /// not count them.
+    pub const FILTERS: usize = 54;
     /// Where a thread that a tracer lends goes to have the heap checked: address of the code, which
     /// takes a [`crate::check::Method`] and a [`crate::check::Trigger`] in rdi and rsi and needs
     /// nothing but the stack at HELD_STACK. 0 where there is none.

@@ -155,7 +155,9 @@ pub fn reason(word: u64) -> &'static str {
     match *name.unwrap_or(&"") {
         "no_records" => "its blocks have no records in this mode or heap",
         "fork" => "the kernel refused to fork the process",
-        "filter" => "the process filters its system calls (seccomp)",
+        "filter" => {
+            "a filter of system calls (seccomp) stands in the way: one the process has set itself, or one that ended its copy"
+        }
         "memory" => "there was no memory for the marks",
         "too_long" => "it took too long",
         "system" => "a system call it needs failed",

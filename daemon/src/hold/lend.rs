@@ -45,9 +45,9 @@ fn trouble(error: Errno) -> String {
 }
 
 fn try_to(order: &Order) -> Result<Outcome, Errno> {
-    if has_filter(order.pid) {
+    if has_own_filter(order) {
         return Ok(Outcome {
-            trouble: "the process filters its system calls (seccomp): a call the filter does not know could end it, so it is left alone".to_owned(),
+            trouble: "the process has set itself a filter of system calls (seccomp): a call the filter does not know could end it, so it is left alone".to_owned(),
             reason: Reason::Filter as u64,
             ..Outcome::default()
         });
@@ -139,12 +139,23 @@ fn is_state(line: &str, inode: u64) -> bool {
     same && fields.next() == Some("/memfd:pageshim")
 }
 
-fn has_filter(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp:"));
-    line.is_some_and(|mode| mode.trim() != "0")
+/// True where a filter of system calls came since the program began, or may have. One it
+/// began under is made for programs that fork.
+fn has_own_filter(order: &Order) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", order.pid)).unwrap_or_default();
+    filters_in(&status).is_none_or(|now| now > 0 && now + 1 != order.filters)
+}
+
+/// Of a status file: no filter, or how many.
+fn filters_in(status: &str) -> Option<u64> {
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.trim().parse().ok())
+    };
+    match value("Seccomp:") {
+        Some(0) | None => Some(0),
+        Some(_) => value("Seccomp_filters:"),
+    }
 }
 
 /// The thread that is disturbed least: best one in no system call.
@@ -398,6 +409,20 @@ mod tests {
             ranked(&threads[1..2], |_| false),
             None,
             "another kind of code"
+        );
+    }
+
+    // Goal: filters are counted where the kernel does. Method: parts of status files.
+    #[test]
+    fn filters_are_counted_where_the_kernel_does() {
+        let none = "Threads:\t1\nSeccomp:\t0\nSeccomp_filters:\t0\n";
+        assert_eq!(filters_in(none), Some(0));
+        assert_eq!(filters_in("Seccomp:\t2\nSeccomp_filters:\t3\n"), Some(3));
+        assert_eq!(filters_in("Seccomp:\t2\nSpeculation:\t3\n"), None);
+        assert_eq!(
+            filters_in("Name:\tx\n"),
+            Some(0),
+            "a kernel without filters"
         );
     }
 

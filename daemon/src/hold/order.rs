@@ -27,6 +27,8 @@ pub struct Order {
     /// Inode of its shared state. The id may be another process's by now; only one that maps
     /// this state is written to.
     pub state_inode: u64,
+    /// Filters of system calls it began under, and 1; 0 where that is not known.
+    pub filters: u64,
     /// Mark in the process itself, never in a copy.
     pub in_place: bool,
     /// Longest time for the mark, ms.

@@ -103,6 +103,7 @@ fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
         pid: record.peer_pid,
         door: door(state),
         state_inode: state.inode(),
+        filters: state.header(word::FILTERS),
         in_place: false,
         limit_ms: MARK.as_millis() as u64,
     };

@@ -116,9 +116,9 @@ fn answer(why: &Why) -> String {
         }
         ("reached", _) => "Alive: a chain of pointers leads to it".to_owned(),
         ("lost", Some("indirect")) => {
-            "Lost: nothing reaches it; only lost blocks lead to it, the first of them is to be freed with it".to_owned()
+            "Lost: no root reaches it, only the lost block below does; what frees that should free it too".to_owned()
         }
-        ("lost", _) => "Lost: nothing reaches it, and no other lost block leads to it".to_owned(),
+        ("lost", _) => "Lost: no root reaches it, and no other lost block leads to it".to_owned(),
         ("memory", _) => "Not known: there was no memory for the search".to_owned(),
         ("too_long", _) => "Not known: the search took too long".to_owned(),
         ("moved", _) => "Not known: threads that could not be held changed the chain meanwhile; ask again".to_owned(),

@@ -23,6 +23,14 @@ const REQUEST_LIMIT_NS: u64 = 100_000_000_000;
 /// Lies among our statics.
 static HERE: AtomicU8 = AtomicU8::new(0);
 
+/// How long a check may take.
+pub(super) fn limit_ns(trigger: Trigger) -> u64 {
+    match trigger {
+        Trigger::Exit => EXIT_LIMIT_NS,
+        Trigger::Request => REQUEST_LIMIT_NS,
+    }
+}
+
 /// Marks; `own` is the calling thread, `stack` the one this runs on.
 pub(super) fn look(
     order: &Order<'_>,
@@ -60,10 +68,7 @@ pub(super) fn look(
     excluded.all_of_ours();
     let sites = keeps.0.all();
     let kept = |site: u32| sites.get(site as usize).is_some_and(|kept| *kept != 0);
-    let limit = match order.facts.trigger {
-        Trigger::Exit => EXIT_LIMIT_NS,
-        Trigger::Request => REQUEST_LIMIT_NS,
-    };
+    let limit = limit_ns(order.facts.trigger);
     let mut trouble = None;
     let plan = Plan {
         careful: order.facts.missed > 0 && !order.copied,

@@ -23,12 +23,16 @@ use pageshim_wire::check::{Method, Reason, Trigger, stopped};
 
 use crate::{boot, fork, tls, whole, world};
 
+mod apart;
 mod chain;
+mod filter;
 mod hold;
 mod marking;
 mod section;
 mod signalled;
 
+use apart::Ground;
+pub(crate) use apart::let_go_of_files;
 pub(crate) use section::{Facts, Section};
 pub(crate) use section::{map, unmap};
 pub(crate) use signalled::at_signal;
@@ -157,7 +161,7 @@ pub(crate) fn is_possible() -> bool {
 /// Why no check can be made here.
 fn obstacle() -> Reason {
     match records() {
-        Reason::None if sys::has_filter() => Reason::Filter,
+        Reason::None if filter::is_own() => Reason::Filter,
         reason => reason,
     }
 }
@@ -234,7 +238,17 @@ unsafe extern "C" fn carry(low: usize, call: *const c_void) {
         tid: sys::thread_id(),
         control: tls::control_block(),
     };
-    run(order, Some(own), call.stack);
+    if !filter::is_any() {
+        return run(order, Some(own), call.stack);
+    }
+    // What a filter does not know may end who calls it: the copy.
+    let ground = Ground {
+        own,
+        stack: call.stack,
+        damaged: false,
+        limit_ns: marking::limit_ns(order.facts.trigger),
+    };
+    apart::look(order, &ground);
 }
 
 /// Marks, and writes what was found. `stack` is the one this runs on.

@@ -12,6 +12,7 @@ use pageshim_wire::check::{
 };
 use pageshim_wire::process::SITE_UNKNOWN;
 
+use super::filter;
 use crate::boot;
 use crate::world::STATE;
 
@@ -27,6 +28,7 @@ pub(crate) struct Section {
 
 /// Maps the section of a state that is this process's own.
 pub(crate) fn map() {
+    filter::learn();
     if let Some((at, bytes)) = STATE.map_check() {
         BYTES.store(bytes, Ordering::Relaxed);
         AT.store(at, Ordering::Release);

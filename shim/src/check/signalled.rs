@@ -2,29 +2,26 @@
 //!
 //! # Design
 //! The thread may have been interrupted anywhere, inside of us too, and after a crash the memory
-//! may be damaged. So the other threads are held, and a copy of the process is marked: what the
-//! search dies of, the process does not. Where no copy can be made, a process that was asked to
-//! end is marked in place, and one that crashed is not.
+//! may be damaged. So the other threads are held, and a copy of the process is marked ([`apart`]).
 //!
 //! # Failure
 //! After [`LIMIT_NS`] the copy is given up: whoever sent the signal waits for the end.
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
 use pageshim_core::leaks::Table;
 use pageshim_core::leaks::roots::Still;
 use pageshim_core::sys;
 use pageshim_wire::check::{Method, Reason, Trigger};
 
-use super::{DONE, Facts, Order, STACK_BYTES, Section, fail, hold, obstacle, run, switch};
+use super::apart::{self, Ground};
+use super::{DONE, Facts, Order, STACK_BYTES, Section, fail, hold, obstacle, switch};
 use crate::{boot, fork};
 
 /// The longest that a process stays for its check.
 const LIMIT_NS: u64 = 5_000_000_000;
-/// Between two looks whether the copy is done.
-const POLL_MS: u64 = 1;
 
 /// What the check goes by.
 struct Ending {
@@ -70,8 +67,23 @@ unsafe extern "C" fn on_stack(_low: usize, ending: *const c_void) {
     if facts.reason != Reason::None {
         return fail(&facts);
     }
+    let look = |facts, threads: &[Still], ours| {
+        let mut order = Order {
+            facts,
+            threads,
+            ours,
+            copied: true,
+        };
+        let ground = Ground {
+            own: ending.own,
+            stack: ending.stack,
+            damaged: ending.crashed,
+            limit_ns: LIMIT_NS,
+        };
+        apart::look(&mut order, &ground);
+    };
     if sys::thread_count() == Some(1) {
-        return look(ending, facts, &[], [(0, 0); 2]);
+        return look(facts, &[], [(0, 0); 2]);
     }
     facts.method = Method::Signal;
     let signal = boot::config().map_or(0, |config| config.signal);
@@ -90,66 +102,7 @@ unsafe extern "C" fn on_stack(_low: usize, ending: *const c_void) {
         held.as_ref().map_or((0, 0), |held| held.range),
         threads.range(),
     ];
-    look(ending, facts, &threads.all()[..count], ours);
+    look(facts, &threads.all()[..count], ours);
     // They stay where they are: their process ends now.
     core::mem::forget(held);
-}
-
-/// Has a copy marked, or marks here.
-fn look(ending: &Ending, facts: Facts, threads: &[Still], ours: [(usize, usize); 2]) {
-    let mut order = Order {
-        facts,
-        threads,
-        ours,
-        copied: true,
-    };
-    let Some(section) = Section::get() else {
-        return;
-    };
-    let before = section.results();
-    // SAFETY: the copy does nothing but mark, which takes no lock, and ends.
-    match unsafe { sys::copy_quietly() } {
-        Ok(0) => {
-            sys::close_all();
-            run(&mut order, Some(ending.own), ending.stack);
-            loop {
-                sys::exit_group(0);
-            }
-        }
-        Ok(copy) => {
-            let reason = if wait(copy, facts.began_ns + LIMIT_NS) {
-                Reason::Damaged
-            } else {
-                Reason::TooLong
-            };
-            if section.results() == before {
-                fail(&Facts { reason, ..facts });
-            }
-        }
-        Err(_) if ending.crashed => fail(&Facts {
-            reason: Reason::Fork,
-            ..facts
-        }),
-        Err(_) => {
-            order.copied = false;
-            order.facts.reason = Reason::Fork;
-            run(&mut order, Some(ending.own), ending.stack);
-        }
-    }
-}
-
-/// Waits for the copy's end; false when it had to be ended.
-fn wait(copy: u32, end_ns: u64) -> bool {
-    let word = AtomicU32::new(0);
-    while !sys::reap_clone(copy) {
-        if sys::fast_monotonic_ns() > end_ns {
-            sys::kill_copy(copy);
-            while !sys::reap_clone(copy) {
-                sys::wait_while(&word, 0, POLL_MS);
-            }
-            return false;
-        }
-        sys::wait_while(&word, 0, POLL_MS);
-    }
-    true
 }

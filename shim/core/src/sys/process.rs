@@ -289,6 +289,33 @@ pub fn has_filter() -> bool {
     mode != Ok(0)
 }
 
+/// Filters of system calls this thread is under; `None` when the kernel does not count them.
+pub fn filter_count() -> Option<u64> {
+    let mut text = [0; 4096];
+    let fd = super::open_read(b"/proc/thread-self/status\0").ok()?;
+    let mut length = 0;
+    while let Some(room) = text.get_mut(length..)
+        && let Ok(more @ 1..) = super::read(fd, room)
+    {
+        length += more;
+    }
+    super::close(fd);
+    filters_in(text.get(..length)?)
+}
+
+/// Of a status file: no filter, or how many.
+fn filters_in(text: &[u8]) -> Option<u64> {
+    let value = |name: &[u8]| {
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let digits = lines.find_map(|line| line.strip_prefix(name))?.trim_ascii();
+        core::str::from_utf8(digits).ok()?.parse().ok()
+    };
+    match value(b"Seccomp:") {
+        Some(0) | None => Some(0),
+        Some(_) => value(b"Seccomp_filters:"),
+    }
+}
+
 /// Threads of this process; `None` when the kernel does not tell.
 pub fn thread_count() -> Option<usize> {
     const AT_FDCWD: usize = (-100isize).cast_unsigned();
@@ -313,4 +340,23 @@ pub fn loader_base() -> u64 {
     const BASE: u64 = 7;
     // SAFETY: reads what the kernel left on the stack at start.
     unsafe { getauxval(BASE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Goal: filters are counted where the kernel does. Method: parts of status files, and the real one.
+    #[test]
+    fn filters_are_counted_where_the_kernel_does() {
+        let count = |text: &str| filters_in(text.as_bytes());
+        assert_eq!(
+            count("Threads:\t1\nSeccomp:\t0\nSeccomp_filters:\t0\n"),
+            Some(0)
+        );
+        assert_eq!(count("Seccomp:\t2\nSeccomp_filters:\t3\n"), Some(3));
+        assert_eq!(count("Seccomp:\t2\nSpeculation:\t3\n"), None);
+        assert_eq!(count("Name:\tx\n"), Some(0), "a kernel without filters");
+        assert!(filter_count().is_none_or(|count| (count > 0) == has_filter()));
+    }
 }

@@ -111,7 +111,23 @@ pub fn wake_all(word: &AtomicU32) {
 
 /// Calls `each` with the id of every thread of this process; false when the kernel does not tell.
 pub fn each_thread(mut each: impl FnMut(u32)) -> bool {
-    let Ok(fd) = open_read(b"/proc/self/task\0") else {
+    each_number(b"/proc/self/task\0", |_, tid| each(tid))
+}
+
+/// Closes every descriptor by the plainest calls there are, in a process that goes on without any.
+pub fn close_each() {
+    each_number(b"/proc/self/fd\0", |own, fd| {
+        if let Ok(fd) = i32::try_from(fd)
+            && fd != own
+        {
+            close(fd);
+        }
+    });
+}
+
+/// Calls `each` with the directory's descriptor and every name in it that is a number.
+fn each_number(directory: &[u8], mut each: impl FnMut(i32, u32)) -> bool {
+    let Ok(fd) = open_read(directory) else {
         return false;
     };
     let mut entries = [0u8; 2048];
@@ -127,11 +143,11 @@ pub fn each_thread(mut each: impl FnMut(u32)) -> bool {
         {
             let name = entry.get(19..length).unwrap_or(&[]);
             let digits = name.split(|byte| *byte == 0).next().unwrap_or(&[]);
-            if let Some(tid) = core::str::from_utf8(digits)
+            if let Some(number) = core::str::from_utf8(digits)
                 .ok()
                 .and_then(|text| text.parse().ok())
             {
-                each(tid);
+                each(fd, number);
             }
             at += length;
         }
