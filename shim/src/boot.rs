@@ -162,6 +162,7 @@ extern "C" fn constructor() {
     warn_when_shadowed();
     suppressions::ask();
     tls::learn();
+    mappings::learn();
     signals::watch();
     link::connect_now();
 }

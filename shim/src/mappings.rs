@@ -3,7 +3,8 @@
 //! # Design
 //! `mmap`, `mmap64`, `munmap` and `mremap` are exported always: a symbol cannot be asked
 //! for at run time. Each is the kernel's call as libc makes it, before and beside all else:
-//! no look-up, no lock, and `errno` only where the kernel refuses. With the variable set the
+//! no look-up, no lock, and `errno` only where the kernel refuses; or another library's, where
+//! one is preloaded behind us that exports it too. With the variable set the
 //! call is billed to its stack as well, and what is mapped is kept by range, so that bytes held
 //! are known by site. libc's own calls (threads' stacks, loading) do not come by here.
 //!
@@ -16,15 +17,17 @@
 #![allow(unsafe_code)]
 
 use core::arch::naked_asm;
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
+use core::mem;
 use core::ptr;
 use core::slice;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use pageshim_core::heap::billing::Billed;
 use pageshim_core::ranges::{Entry, Gone, Ranges};
 use pageshim_core::sync::Lock;
 use pageshim_core::sys::{self, Errno};
+use pageshim_core::unwind::find_module;
 use pageshim_core::{OS_PAGE_BYTES, heap::billing::Billing};
 use pageshim_wire::calls::{Party, key, row};
 use pageshim_wire::process::Drop as Dropped;
@@ -108,6 +111,65 @@ stub! {
     "mmap64" mmap64_stub => mmap;
     "munmap" munmap_stub => munmap;
     "mremap" mremap_stub => mremap;
+}
+
+/// A function of another library, preloaded behind ours, that wants these calls; null where it is
+/// libc's own, whose call we make ourselves.
+struct Next {
+    name: &'static CStr,
+    found: AtomicPtr<c_void>,
+}
+
+/// What all of them take, and more than each reads.
+type Function = unsafe extern "C" fn(usize, usize, usize, usize, usize, usize) -> usize;
+
+impl Next {
+    const fn of(name: &'static CStr) -> Self {
+        Self {
+            name,
+            found: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    fn learn(&self) {
+        // SAFETY: a C string; asked outside our own paths.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        let module = |address: u64| find_module(address).map(|module| module.start);
+        let libc = module(libc::gnu_get_libc_version as *const () as u64);
+        if !found.is_null() && module(found.addr() as u64) != libc {
+            self.found.store(found, Ordering::Release);
+        }
+    }
+
+    /// Makes the call by it; `None` where there is none.
+    fn call(&self, args: [usize; 6]) -> Option<Result<usize, Errno>> {
+        let found = self.found.load(Ordering::Acquire);
+        if found.is_null() {
+            return None;
+        }
+        // SAFETY: a function of that name takes that many words at most.
+        let function: Function = unsafe { mem::transmute(found) };
+        let [first, second, third, fourth, fifth, sixth] = args;
+        // SAFETY: the program's own call.
+        let answer = unsafe { function(first, second, third, fourth, fifth, sixth) };
+        // munmap's is an int; no address of a page ends so.
+        Some(match answer as u32 {
+            // SAFETY: this thread's errno, which the function has just set.
+            u32::MAX => Err(Errno(unsafe { *libc::__errno_location() })),
+            _ => Ok(answer),
+        })
+    }
+}
+
+static MMAP: Next = Next::of(c"mmap");
+static MUNMAP: Next = Next::of(c"munmap");
+static MREMAP: Next = Next::of(c"mremap");
+
+/// Finds who else wants these calls. From the constructor.
+pub(crate) fn learn() {
+    for next in [&MMAP, &MUNMAP, &MREMAP] {
+        next.learn();
+    }
 }
 
 /// Who calls, while inside us.
@@ -232,7 +294,8 @@ extern "C" fn mmap(
         offset,
     ];
     // SAFETY: the program's own call, as it is.
-    let run = || unsafe { sys::pass_mmap(args) };
+    let kernel = || unsafe { sys::pass_mmap(args) };
+    let run = || MMAP.call(args).unwrap_or_else(kernel);
     let Some(caller) = caller(sp, bp) else {
         return pointer(run());
     };
@@ -255,7 +318,9 @@ extern "C" fn munmap(
     bp: u64,
 ) -> c_int {
     // SAFETY: the program's own call, as it is.
-    let run = || unsafe { sys::unmap(address, bytes) }.map(|()| 0);
+    let kernel = || unsafe { sys::unmap(address, bytes) }.map(|()| 0);
+    let args = [address, bytes, 0, 0, 0, 0];
+    let run = || MUNMAP.call(args).unwrap_or_else(kernel);
     let answer = match caller(sp, bp) {
         None => run(),
         Some(caller) => {
@@ -291,8 +356,10 @@ extern "C" fn mremap(
     } else {
         target
     };
+    let args = [address, bytes, new_bytes, flags, target, 0];
     // SAFETY: the program's own call, as it is.
-    let run = || unsafe { sys::pass_mremap([address, bytes, new_bytes, flags, target, 0]) };
+    let kernel = || unsafe { sys::pass_mremap(args) };
+    let run = || MREMAP.call(args).unwrap_or_else(kernel);
     let Some(caller) = caller(sp, bp) else {
         return pointer(run());
     };

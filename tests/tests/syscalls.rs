@@ -1,6 +1,6 @@
 //! Who caused which system calls, and who touched pages first.
 
-use pageshim_tests::programs::{line_of, program};
+use pageshim_tests::programs::{line_of, program, program_with};
 use pageshim_tests::view::number;
 use pageshim_tests::{Daemon, Job, Running, places};
 use serde_json::Value;
@@ -232,6 +232,39 @@ fn odd_mappings_are_passed_on() {
         running.say("");
         running.finish().ok();
     }
+}
+
+// Goal: a library preloaded behind ours that counts mappings gets to see them all. Method: its counts
+// with and without ours before it, the program's calls billed or not.
+#[test]
+fn another_library_sees_the_calls_too() {
+    let counter = program_with("counter.c", &["-shared", "-fPIC"]);
+    let count = |before: &str, set: &str| {
+        let daemon = Daemon::start();
+        let mut job = Job::new(program("calls.c")).arg("odd");
+        if !before.is_empty() {
+            job = daemon.preload("exact").apply(job);
+        }
+        let mut running = job
+            .env("LD_PRELOAD", format!("{before}{}", counter.display()))
+            .env("PAGESHIM_MMAP", set)
+            .start();
+        running.wait_for("ready", 1);
+        running.say("");
+        let said = running.finish().ok().stderr;
+        let counts: Vec<i64> = said
+            .split_whitespace()
+            .skip(1)
+            .map(|count| count.parse().expect("a number"))
+            .collect();
+        // Threads map and unmap for a while, so only what is left is the same each time.
+        assert!(counts[0] > 100, "{said}");
+        (counts[0] - counts[1], counts[2])
+    };
+    let plain = count("", "0");
+    assert_eq!(plain, (4, 1));
+    let ours = format!("{}:", places::shim().display());
+    assert_eq!((count(&ours, "0"), count(&ours, "1")), (plain, plain));
 }
 
 // Goal: modes without stacks say that calls have no site, and the sums hold. Method: count and
