@@ -43,10 +43,11 @@ fn lost_by(view: &View, process: &Value, function: &str, class: &str) -> Held {
     all
 }
 
-fn times() -> usize {
+/// How often to check: as the environment says, or `few` times.
+fn times(few: usize) -> usize {
     match std::env::var("PAGESHIM_TESTS_CHECKS") {
         Ok(times) => times.parse().expect("a number"),
-        Err(_) => 40,
+        Err(_) => few,
     }
 }
 
@@ -75,7 +76,7 @@ fn a_program_is_checked_and_does_not_notice() {
     let daemon = Daemon::start();
     let running = start(&daemon, "bystander.c", "10");
     let mut pauses = Vec::new();
-    for time in 0..times() {
+    for time in 0..times(40) {
         let (view, process) = found(&daemon, "bystander");
         let check = &process["check"];
         assert_eq!(check["method"], "fork", "check {time}: {check:#}");
@@ -102,16 +103,23 @@ fn a_program_is_checked_and_does_not_notice() {
     check_unnoticed(running);
 }
 
-// Goal: 200 threads are held and let go. Method: the same program.
+// Goal: 200 threads are held and let go, with the same result each time. Method: the same program; on
+// a machine with much else to do a thread may not come to a stop in time, and is told.
 #[test]
 fn two_hundred_threads_are_held() {
     let daemon = Daemon::start();
     let running = start(&daemon, "bystander.c", "200");
-    for _ in 0..5 {
+    let mut all = 0;
+    for time in 0..times(5) {
         let (view, process) = found(&daemon, "bystander");
-        assert_eq!(number(&process["check"], "threads"), 201);
-        assert_eq!(lost_by(&view, &process, "lose", "definite").blocks, 7);
+        let stood = number(&process["check"], "threads");
+        let missed = number(&process["check"], "threads_missed");
+        assert_eq!(stood + missed, 201, "check {time}");
+        all += usize::from(missed == 0);
+        let lost = lost_by(&view, &process, "lose", "definite").blocks;
+        assert_eq!(lost, 7, "check {time}");
     }
+    assert!(all > times(5) / 2, "all stood still in {all} checks only");
     check_unnoticed(running);
 }
 
@@ -130,9 +138,10 @@ fn a_stopped_program_stays_stopped() {
     pageshim_tests::wait_until("it stops", pageshim_tests::PATIENCE, || {
         state().starts_with('T').then_some(())
     });
-    for _ in 0..3 {
+    for time in 0..times(3) {
         let (view, process) = found(&daemon, "bystander");
-        assert_eq!(lost_by(&view, &process, "lose", "definite").blocks, 7);
+        let lost = lost_by(&view, &process, "lose", "definite").blocks;
+        assert_eq!(lost, 7, "check {time}");
         pageshim_tests::wait_until("it stops again", pageshim_tests::PATIENCE, || {
             state().starts_with('T').then_some(())
         });
