@@ -141,6 +141,9 @@ macro_rules! naked_give {
             "mov qword ptr [rdi], r9",
             "mov qword ptr [rdi + 8], r8",
             "mov qword ptr [r8 + {free}], rdi",
+            // The next request of this size shall have it.
+            "mov r10d, dword ptr [r8 + {aim}]",
+            "mov qword ptr [rax + r10 * 8 + {direct}], r8",
             "dec dword ptr [r8 + {used}]",
             "jz 21f",
             "ret",
@@ -166,6 +169,8 @@ macro_rules! naked_give {
             owner = const $crate::plain::at::OWNER,
             magic = const $crate::plain::at::MAGIC,
             free = const $crate::plain::at::FREE,
+            aim = const $crate::plain::at::AIM,
+            direct = const $crate::plain::at::DIRECT,
             used = const $crate::plain::at::USED,
             next = const $crate::plain::at::NEXT,
             prev = const $crate::plain::at::PREV,

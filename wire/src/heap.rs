@@ -22,20 +22,20 @@ pub mod page {
     pub const START: usize = 24;
     /// u64: address of the records, 8 bytes a slot; 0 when there are none.
     pub const RECORDS: usize = 40;
-    /// u32: slots carved so far.
-    pub const CAPACITY: usize = 72;
-    /// u32: slots there is room for.
-    pub const SLOTS: usize = 76;
-    /// u64: bytes the one block may use.
-    pub const SINGLE_BYTES: usize = 80;
-    /// u64: the record of the one block.
-    pub const SINGLE_RECORD: usize = 88;
-    /// u32: slices of the run.
-    pub const SLICES: usize = 100;
     /// u8: size class.
-    pub const CLASS: usize = 120;
+    pub const CLASS: usize = 60;
     /// u8: [`super::Kind`].
-    pub const KIND: usize = 121;
+    pub const KIND: usize = 61;
+    /// u32: slots carved so far.
+    pub const CAPACITY: usize = 80;
+    /// u32: slots there is room for.
+    pub const SLOTS: usize = 84;
+    /// u64: bytes the one block may use.
+    pub const SINGLE_BYTES: usize = 88;
+    /// u64: the record of the one block.
+    pub const SINGLE_RECORD: usize = 96;
+    /// u32: slices of the run.
+    pub const SLICES: usize = 108;
 }
 
 /// What a slice's struct describes.

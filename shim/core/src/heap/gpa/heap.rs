@@ -4,7 +4,12 @@
 //! Each class has a queue of pages with (perhaps) free slots; the first is the
 //! one allocations come from. A page that runs out leaves the queue and waits in
 //! the class's full list until somebody frees into it. Requests up to 1 KiB find
-//! the first page through `direct`, larger ones through the class.
+//! their page through `direct`, larger ones through the class.
+//!
+//! A free makes its page the one that the next request of the slot's size comes from
+//! (its `aim` in `direct`): the slot, its record and the page's struct are still in the
+//! cache, while the first page's next slot seldom is. When that page has no more, the
+//! slow path aims at the first one again.
 //!
 //! A heap outlives its thread: a new thread adopts it, or any thread that frees
 //! into it, or looks for a page of a class it has, absorbs its pages.
@@ -14,6 +19,8 @@
 //!     `Idle`) touches its cells.
 //! H2. A page is in exactly one of: a queue, a full list, a free run.
 //! H3. Heaps are never unmapped, and aligned to more than the flag bits.
+//! H4. An entry of `direct` names a page in the queue of its class, or the empty page;
+//!     the last one, where large slots aim, is never read.
 //!
 //! # Concurrency
 //! Remote free pushes a block on `page.remote` (Release) or, for a full page
@@ -42,6 +49,8 @@ mod cause;
 mod upkeep;
 
 const SPARES: usize = 4;
+/// The entry of `direct` that no request finds.
+const UNREAD: usize = DIRECT_MAX / 16 + 1;
 static EMPTY: Page = Page::empty();
 
 /// Who holds a heap.
@@ -81,7 +90,7 @@ struct Bin {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Heap {
-    direct: [Cell<&'static Page>; DIRECT_MAX / 16 + 1],
+    direct: [Cell<&'static Page>; UNREAD + 1],
     bins: [Bin; SLOT_CLASSES],
     spaces: &'static Spaces,
     accounts: &'static Accounts,
@@ -103,6 +112,12 @@ pub const DIRECT: usize = core::mem::offset_of!(Heap, direct);
 unsafe impl Sync for Heap {}
 
 const _: () = assert!(align_of::<Heap>() > FLAGS);
+
+/// Where pages of a class aim: the entry for its slots' very size.
+fn aim_of(class: usize) -> u32 {
+    let entry = (slot_bytes(class) / 16).min(UNREAD);
+    u32::try_from(entry).unwrap_or(0)
+}
 
 fn page_at(pointer: *const Page) -> Option<&'static Page> {
     // SAFETY: page pointers in lists come from Space::page, which lives for ever (P4).
@@ -196,6 +211,14 @@ impl Heap {
         (first, bin.last.get(), bin.full.get())
     }
 
+    /// The pages that requests find by table.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn aimed(&self) -> impl Iterator<Item = *const Page> {
+        self.direct[..UNREAD]
+            .iter()
+            .map(|entry| ptr::from_ref(entry.get()))
+    }
+
     /// Who holds it.
     pub fn state(&self) -> u32 {
         self.state.load(Ordering::Acquire)
@@ -238,9 +261,11 @@ impl Heap {
     pub fn take_class(&self, class: usize) -> Option<(Block, &'static Page)> {
         let page = self.bins[class].first.get();
         if let Some(block) = page.pop() {
+            self.aim_at(page);
             return Some((block, page));
         }
         let page = self.refill(class)?;
+        self.aim_at(page);
         Some((page.pop()?, page))
     }
 
@@ -368,6 +393,7 @@ impl Heap {
         page.class.set(u8::try_from(class).ok()?);
         page.slot_bytes.set(u32::try_from(slot_bytes(class)).ok()?);
         page.magic.set(magic(slot_bytes(class)));
+        page.aim.set(aim_of(class));
         page.slots.set(u32::try_from(page_slots(class)).ok()?);
         page.capacity.set(0);
         page.used.set(0);
@@ -446,6 +472,7 @@ impl Heap {
     #[inline(always)]
     pub fn give_own(&self, page: &'static Page, block: Block) {
         page.push(block);
+        self.aim_at(page);
         // A class's only page stays: a loop of pairs must not leave the fast path.
         if page.used.get() == 0 && !page.is_alone() {
             self.retire_empty(page);
@@ -457,6 +484,7 @@ impl Heap {
     #[inline(always)]
     pub fn give_back(&self, page: &'static Page, block: Block) -> bool {
         page.push(block);
+        self.aim_at(page);
         page.used.get() == 0 && !page.is_alone()
     }
 
@@ -649,12 +677,24 @@ impl Heap {
             Some(prev) => prev.next.set(page.next.get()),
             None => self.set_first(page.class(), next.unwrap_or(&EMPTY)),
         }
+        let aimed = &self.direct[page.aim.get() as usize];
+        if ptr::eq(aimed.get(), page) {
+            aimed.set(self.bins[page.class()].first.get());
+        }
+    }
+
+    /// The next request of the slot's very size comes from `page`, which is queued (H4).
+    #[inline(always)]
+    fn aim_at(&self, page: &'static Page) {
+        // SAFETY: aim_of() stays within the table.
+        let entry = unsafe { self.direct.get_unchecked(page.aim.get() as usize) };
+        entry.set(page);
     }
 
     fn set_first(&self, class: usize, page: &'static Page) {
         self.bins[class].first.set(page);
-        let high = slot_bytes(class) / 16;
-        if high >= self.direct.len() {
+        let high = aim_of(class) as usize;
+        if high == UNREAD {
             return;
         }
         let low = if class == 0 {
@@ -702,6 +742,7 @@ impl Heap {
         page.remote.fetch_and(!NOTIFY, Ordering::AcqRel);
         page.collect_remote();
         self.enqueue_last(page);
+        self.aim_at(page);
         if page.used.get() == 0 {
             self.retire_empty(page);
         }

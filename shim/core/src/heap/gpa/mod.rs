@@ -30,7 +30,7 @@ mod tests;
 /// Where fields are, for code that is not compiled: byte offsets.
 pub mod layout {
     pub use super::heap::DIRECT;
-    pub use super::page::layout::{FREE, MAGIC, NEXT, OWNER, PAGE_BYTES, PREV, USED};
+    pub use super::page::layout::{AIM, FREE, MAGIC, NEXT, OWNER, PAGE_BYTES, PREV, USED};
     pub use super::space::layout::{BASE, BIAS, LIMIT};
 }
 

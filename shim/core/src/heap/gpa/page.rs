@@ -133,8 +133,12 @@ pub struct Page {
     pub(super) magic: Cell<u64>,
     pub(super) records: Cell<*mut AtomicU64>,
     pub(super) next: Cell<*const Page>,
-    pub(super) prev: Cell<*const Page>,
+    pub(super) aim: Cell<u32>,
+    pub(super) class: Cell<u8>,
+    pub(super) kind: Cell<Kind>,
+    pub(super) dirty: Cell<bool>,
     // Second line.
+    pub(super) prev: Cell<*const Page>,
     pub(super) remote: AtomicUsize,
     pub(super) capacity: Cell<u32>,
     pub(super) slots: Cell<u32>,
@@ -145,9 +149,6 @@ pub struct Page {
     pub(super) next_run: Cell<u32>,
     pub(super) prev_run: Cell<u32>,
     pub(super) freed_at_ms: Cell<u64>,
-    pub(super) class: Cell<u8>,
-    pub(super) kind: Cell<Kind>,
-    pub(super) dirty: Cell<bool>,
 }
 
 // SAFETY: P1 says who may touch the cells; everything shared is atomic.
@@ -189,6 +190,8 @@ pub(super) mod layout {
     pub const USED: usize = offset_of!(Page, used);
     /// Multiplier that divides by the slot's bytes.
     pub const MAGIC: usize = offset_of!(Page, magic);
+    /// Index in the heap's table of the entry a free aims at the page.
+    pub const AIM: usize = offset_of!(Page, aim);
     /// Next page of the queue.
     pub const NEXT: usize = offset_of!(Page, next);
     /// The page before it.
@@ -210,6 +213,10 @@ impl Page {
             magic: Cell::new(0),
             records: Cell::new(ptr::null_mut()),
             next: Cell::new(ptr::null()),
+            aim: Cell::new(0),
+            class: Cell::new(0),
+            kind: Cell::new(Kind::Untouched),
+            dirty: Cell::new(false),
             prev: Cell::new(ptr::null()),
             remote: AtomicUsize::new(0),
             capacity: Cell::new(0),
@@ -221,9 +228,6 @@ impl Page {
             next_run: Cell::new(0),
             prev_run: Cell::new(0),
             freed_at_ms: Cell::new(0),
-            class: Cell::new(0),
-            kind: Cell::new(Kind::Untouched),
-            dirty: Cell::new(false),
         }
     }
 

@@ -121,6 +121,36 @@ fn free(heap: &Heap, spaces: &'static Spaces, (address, bytes, _): (usize, usize
     heap.give(page, Block::from_address(address).expect("not null"));
 }
 
+// Goal: a request gets the slot of its size freed last, wherever that is: it is still in the cache.
+// Method: blocks of several pages, of which some from the middle are freed; pages that were full count.
+#[test]
+fn what_was_freed_last_is_taken_next() {
+    let world = world(64 << 20);
+    let heap = world.heap();
+    for bytes in [16, 64, 256, 512, 1024] {
+        let live: Vec<_> = (0..200_000 / bytes)
+            .map(|_| allocate(heap, bytes))
+            .collect();
+        for at in [1, live.len() / 2, live.len() - 2, live.len() / 3] {
+            free(heap, world.spaces, live[at]);
+            assert_eq!(allocate(heap, bytes).0, live[at].0, "{bytes} bytes");
+        }
+        let (one, other) = (live[5], live[live.len() - 5]);
+        free(heap, world.spaces, one);
+        free(heap, world.spaces, other);
+        assert_eq!(allocate(heap, bytes).0, other.0);
+        let next = allocate(heap, bytes);
+        assert!(
+            live.iter()
+                .all(|block| block.0 != next.0 || block.0 == one.0)
+        );
+        for block in live.iter().filter(|block| block.0 != one.0) {
+            free(heap, world.spaces, *block);
+        }
+        free(heap, world.spaces, next);
+    }
+}
+
 // Goal: blocks never overlap, accounts hold at every step. Method: random work, one thread.
 #[test]
 fn random_work_keeps_content_and_accounts() {

@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 
 use pageshim_wire::process::{CLASS_WORDS, class, word};
 
-use super::super::classes::SLOT_CLASSES;
+use super::super::classes::{SLOT_CLASSES, class_of};
 use super::super::page::{Block, FULL, Kind, NOTIFY, Page, RECORDS};
 use super::super::runs::Structs;
 use super::super::space::Space;
@@ -49,6 +49,12 @@ impl Driver {
                 let (mut queue, mut full) = (Vec::new(), Vec::new());
                 let (first, last, full_first) = heap.lists(class);
                 assert_eq!(chain(first, &mut queue), last, "the queue's end");
+                let aimed = heap.aimed().enumerate();
+                for (_, page) in aimed.filter(|(index, _)| class_of(index * 16) == class) {
+                    let empty =
+                        queue.is_empty() && page_at(page).is_none_or(|page| page.carved() == 0);
+                    assert!(empty || queue.contains(&page), "H4");
+                }
                 chain(full_first, &mut full);
                 for (list, is_full) in [(&queue, true), (&full, false)].map(|(l, q)| (l, !q)) {
                     for page in list.iter().filter_map(|at| page_at(*at)) {
