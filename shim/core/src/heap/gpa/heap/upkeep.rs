@@ -12,8 +12,8 @@
 use core::cell::Cell;
 use core::ptr;
 
-use super::{Bin, FULL, Heap, SLOT_CLASSES, all_heaps, page_at};
-use crate::heap::gpa::page::Page;
+use super::{Bin, Heap, SLOT_CLASSES, all_heaps, page_at};
+use crate::heap::gpa::page::{FULL, Page};
 use crate::heap::gpa::space::PURGE_AFTER_MS;
 use crate::sys;
 
