@@ -315,7 +315,7 @@ fn live_slot(page: &Page, address: usize) -> Option<usize> {
 /// bear marks of the slots that were there before; one that is freed has no page any more.
 fn bears_no_mark(page: &Page, address: usize) -> bool {
     let block = Block::from_address(address);
-    page.is_single() || !block.is_some_and(|block| block.is_marked_free(page))
+    page.is_single() || !block.is_some_and(|block| page.marks_free(block))
 }
 
 #[inline(always)]

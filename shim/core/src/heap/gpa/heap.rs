@@ -34,9 +34,10 @@ use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use super::block::Block;
 use super::classes::{CLASSES, DIRECT_MAX, SLOT_CLASSES, SLOT_MAX, class_of, slot_bytes};
-use super::page::{Block, FLAGS, Page, RECORDS, SINGLE};
-use super::space::Spaces;
+use super::page::{FLAGS, Page, RECORDS, SINGLE};
+use super::spaces::Spaces;
 use crate::heap::accounts::Accounts;
 
 mod cause;
@@ -276,7 +277,7 @@ impl Heap {
     #[inline(always)]
     pub fn usable_fast(&self, page: &Page, block: Block) -> Option<usize> {
         let plain = page.owner.load(Ordering::Relaxed) == self.address();
-        let live = plain && page.slot_at(block.address()).is_some() && !block.is_marked_free(page);
+        let live = plain && page.slot_at(block.address()).is_some() && !page.marks_free(block);
         live.then(|| page.slot_bytes.get() as usize)
     }
 

@@ -15,6 +15,7 @@
 //! serves few blocks, and runs cut to size waste less and can grow in place.
 
 mod areas;
+mod block;
 pub mod classes;
 #[cfg(any(test, fuzzing))]
 #[path = "tests/driver.rs"]
@@ -23,6 +24,7 @@ mod heap;
 mod page;
 mod runs;
 mod space;
+mod spaces;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -31,10 +33,12 @@ mod tests;
 pub mod layout {
     pub use super::heap::DIRECT;
     pub use super::page::layout::{AIM, FREE, MAGIC, NEXT, OWNER, PAGE_BYTES, PREV, USED};
-    pub use super::space::layout::{BASE, BIAS, LIMIT};
+    pub use super::spaces::layout::{BASE, BIAS, LIMIT};
 }
 
+pub use block::Block;
 pub use heap::{Freed, Heap, HeapState, all_heaps};
-pub use page::{Block, FLAGS, FULL, INTERIOR, Kind, Page, RECORDS, SINGLE};
-pub use space::{Space, Spaces};
+pub use page::{FLAGS, FULL, INTERIOR, Kind, Page, RECORDS, SINGLE};
+pub use space::Space;
+pub use spaces::Spaces;
 pub use survey::Survey;

@@ -29,6 +29,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use pageshim_wire::heap::{ORIGIN_SHIFT, origins_at, page as outside};
 
+use super::block::Block;
 use super::classes::{SINGLETON, divide, divide_exact, divides};
 
 pub use pageshim_wire::heap::Kind;
@@ -48,78 +49,6 @@ pub const SINGLE: usize = 8;
 pub const FLAGS: usize = 15;
 /// Bit in `remote`: whoever frees next tells the owner.
 pub(super) const NOTIFY: usize = 1;
-
-/// A block of memory that holds no user data now: its first word links to the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block(NonNull<u8>);
-
-impl Block {
-    /// A block at a pointer of ours.
-    pub const fn at(pointer: NonNull<u8>) -> Self {
-        Self(pointer)
-    }
-
-    /// A block at an address of ours, `None` for zero.
-    pub fn from_address(address: usize) -> Option<Self> {
-        NonNull::new(ptr::with_exposed_provenance_mut(address)).map(Self)
-    }
-
-    /// The block's address.
-    pub fn address(self) -> usize {
-        self.0.as_ptr().expose_provenance()
-    }
-
-    /// The block's place.
-    pub const fn not_null(self) -> NonNull<u8> {
-        self.0
-    }
-
-    /// The block as the caller gets it.
-    pub const fn pointer(self) -> *mut u8 {
-        self.0.as_ptr()
-    }
-
-    /// True when the block's second word names its page, as a free block's does. A
-    /// live block could only by copying it out of a freed one.
-    #[inline]
-    pub fn is_marked_free(self, page: &Page) -> bool {
-        // SAFETY: blocks are at least 16 bytes of ours.
-        unsafe { self.0.cast::<usize>().add(1).read() == page.mark() }
-    }
-
-    /// Marks a block free. The mark shows a double free without records. It is
-    /// looked at when the block is next taken, not when it is freed: its line is
-    /// needed then anyway, while a free that only writes does not wait for memory.
-    #[inline]
-    pub(super) fn mark_free(self, page: &Page) {
-        self.mark(page.mark());
-    }
-
-    #[inline]
-    fn mark(self, mark: usize) {
-        // SAFETY: as above; the block is free, or just being handed out.
-        unsafe { self.0.cast::<usize>().add(1).write(mark) };
-    }
-
-    /// Makes a block just taken forget the free block after it: a leak check would take the link
-    /// for a pointer of the program's, which may never write there.
-    #[inline(always)]
-    pub fn forget_link(self) {
-        self.set_next(ptr::null_mut());
-    }
-
-    #[inline]
-    pub(super) fn next(self) -> *mut u8 {
-        // SAFETY: a free block is at least 16 bytes of ours, 16-aligned, and holds a link.
-        unsafe { self.0.cast::<*mut u8>().read() }
-    }
-
-    #[inline]
-    pub(super) fn set_next(self, next: *mut u8) {
-        // SAFETY: as in next(); nobody else uses a free block.
-        unsafe { self.0.cast::<*mut u8>().write(next) };
-    }
-}
 
 /// See the module's text.
 #[derive(Debug)]
@@ -237,16 +166,31 @@ impl Page {
         ptr::from_ref(self).addr()
     }
 
+    /// True when the block bears this page's mark, as a free one does. A live block could
+    /// only by copying it out of a freed one.
+    #[inline]
+    pub fn marks_free(&self, block: Block) -> bool {
+        block.mark() == self.mark()
+    }
+
+    /// Marks a block free. The mark shows a double free without records. It is
+    /// looked at when the block is next taken, not when it is freed: its line is
+    /// needed then anyway, while a free that only writes does not wait for memory.
+    #[inline]
+    pub(super) fn mark_free(&self, block: Block) {
+        block.set_mark(self.mark());
+    }
+
     /// Takes a free slot. `None` when there is none, and when the list is not
     /// sound, see [`Page::is_torn`].
     #[inline]
     pub(super) fn pop(&self) -> Option<Block> {
-        let block = Block(NonNull::new(self.free.get())?);
-        if !block.is_marked_free(self) {
+        let block = Block::at(NonNull::new(self.free.get())?);
+        if !self.marks_free(block) {
             return None;
         }
         self.free.set(block.next());
-        block.mark(0);
+        block.set_mark(0);
         self.used.set(self.used.get() + 1);
         Some(block)
     }
@@ -255,7 +199,7 @@ impl Page {
     #[inline]
     pub(super) fn push(&self, block: Block) {
         block.set_next(self.free.get());
-        block.mark_free(self);
+        self.mark_free(block);
         self.free.set(block.pointer());
         self.used.set(self.used.get() - 1);
     }
@@ -263,7 +207,7 @@ impl Page {
     /// True when the first of the free list is no free block: it was freed twice,
     /// and taken since. What was behind it is unknown.
     pub(super) fn is_torn(&self) -> bool {
-        NonNull::new(self.free.get()).is_some_and(|first| !Block(first).is_marked_free(self))
+        NonNull::new(self.free.get()).is_some_and(|first| !self.marks_free(Block::at(first)))
     }
 
     /// True when each slot is free, as `used == 0` says. A block freed twice
@@ -273,7 +217,7 @@ impl Page {
             return true;
         }
         let mut slots = (0..self.carved()).map(|index| self.slot_address(index));
-        slots.all(|slot| Block::from_address(slot).is_some_and(|block| block.is_marked_free(self)))
+        slots.all(|slot| Block::from_address(slot).is_some_and(|block| self.marks_free(block)))
     }
 
     /// After a double free: forgets the free list and never looks empty again (P2).
@@ -476,7 +420,7 @@ impl Page {
         let mut count = 0;
         let mut next = Block::from_address(list);
         while let Some(block) = next {
-            next = NonNull::new(block.next()).map(Block);
+            next = NonNull::new(block.next()).map(Block::at);
             self.push(block);
             count += 1;
         }
@@ -493,7 +437,7 @@ impl Page {
         for index in (first..first + count).rev() {
             if let Some(block) = Block::from_address(self.slot_address(index)) {
                 block.set_next(next);
-                block.mark_free(self);
+                self.mark_free(block);
                 next = block.pointer();
             }
         }

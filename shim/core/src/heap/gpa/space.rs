@@ -24,37 +24,30 @@
 #![allow(unsafe_code)]
 
 use core::ptr;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-use pageshim_wire::heap::ORIGINS_BYTES;
-use pageshim_wire::process::word;
-
-use super::areas::{self, Areas};
-use super::classes::{SLICE_BYTES, SLICE_SHIFT};
-use super::page::{INTERIOR, Kind, PAGE_STRUCT_SHIFT, Page, SINGLE};
+use super::areas::Areas;
+use super::classes::SLICE_SHIFT;
+use super::page::{Kind, PAGE_STRUCT_SHIFT, Page};
 use super::runs::{Runs, Structs};
 use crate::heap::page::Pages;
 use crate::sync::Lock;
-use crate::sys;
+
+mod purge;
+mod records;
+mod slices;
+
+pub(super) use purge::PURGE_AFTER_MS;
+use records::records_room;
+use slices::STRUCT_STEP;
+pub(super) use slices::{Run, Taste};
 
 /// Largest alignment a block can ask for and still come from a run of slices.
 pub(super) const ALIGN_MAX: usize = 1 << 30;
-const COMMIT_STEP: usize = 4 << 20;
-const STRUCT_STEP: usize = 64 << 10;
-const RECORD_STEP: usize = 256 << 10;
-/// Records start asking for huge pages once they are this large.
-const RECORD_HUGE_FROM: usize = 4 << 20;
-const RECORD_HUGE_STEP: usize = 2 << 20;
-/// Free slices go back to the kernel this long after they were freed.
-pub(super) const PURGE_AFTER_MS: u64 = 1000;
-
 /// Blocks up to this size wait to go back like all others.
 const LARGE_BYTES: usize = 128 << 10;
 /// `freed_at_ms` of a free run that does not wait to go back.
 const SETTLED: u64 = u64::MAX;
-/// Runs given back to the kernel between two holds of the lock.
-const BATCH: usize = 32;
-
 #[derive(Debug)]
 struct Inner {
     next: u32,
@@ -117,24 +110,6 @@ impl Inner {
             Taste::Clean => settled(),
         }
     }
-}
-
-/// Which free memory suits a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taste {
-    /// What is still resident first: the run will be used at once.
-    Warm,
-    /// Resident memory or none.
-    OnlyWarm,
-    /// What is not resident first: little of the run may ever be touched.
-    Clean,
-}
-
-/// A run of slices just taken.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
-    pub(super) page: &'static Page,
-    pub(super) zeroed: bool,
 }
 
 impl Structs for Space {
@@ -275,320 +250,6 @@ impl Space {
         u32::try_from(offset >> PAGE_STRUCT_SHIFT).unwrap_or(0)
     }
 
-    /// Takes a run of `slices` whose first byte is aligned to `align`.
-    pub(super) fn take(&self, slices: u32, align: usize, taste: Taste) -> Option<Run> {
-        let mut inner = self.inner.lock();
-        let step = u32::try_from((align >> SLICE_SHIFT).max(1)).ok()?;
-        let wanted = slices.checked_add(step - 1)?;
-        if let Some(slice) = inner.find(self, wanted, taste) {
-            return Some(self.cut(&mut inner, slice, slices, step));
-        }
-        if taste == Taste::OnlyWarm {
-            return None;
-        }
-        let first = inner.next.next_multiple_of(step);
-        let end = first.checked_add(slices)?;
-        if self.grow(&mut inner, end).is_none() {
-            // What is left is warm, or nothing.
-            let slice = inner.find(self, wanted, Taste::Warm)?;
-            return Some(self.cut(&mut inner, slice, slices, step));
-        }
-        let skipped = first - inner.next;
-        if skipped > 0 {
-            let from = inner.next;
-            self.list(&mut inner, from, skipped, false, SETTLED);
-        }
-        self.advance(&mut inner, end);
-        Some(self.begin(first, slices, true))
-    }
-
-    /// Cuts an aligned run out of a listed free run, listing what is left over.
-    fn cut(&self, inner: &mut Inner, slice: u32, slices: u32, step: u32) -> Run {
-        let found = inner.remove(self, slice);
-        let dirty = self.page(slice).dirty.get();
-        let freed_at = self.page(slice).freed_at_ms.get();
-        let first = slice.next_multiple_of(step);
-        let mut list = |from: u32, count: u32| {
-            if count > 0 {
-                self.page(from).dirty.set(dirty);
-                self.page(from).freed_at_ms.set(freed_at);
-                inner.insert(self, from, count);
-            }
-        };
-        list(slice, first - slice);
-        list(first + slices, slice + found - first - slices);
-        self.begin(first, slices, !dirty)
-    }
-
-    fn advance(&self, inner: &mut Inner, end: u32) {
-        inner.next = end;
-        let limit = (end as usize) << SLICE_SHIFT;
-        self.limit.store(limit, Ordering::Release);
-    }
-
-    /// Commits slices and their structs up to slice number `end`.
-    fn grow(&self, inner: &mut Inner, end: u32) -> Option<()> {
-        let (base, span) = self.range();
-        let end = end as usize;
-        if end << SLICE_SHIFT > span {
-            return None;
-        }
-        let accounts = self.pages.accounts();
-        let at = self.structs.load(Ordering::Relaxed);
-        let structs = (end << PAGE_STRUCT_SHIFT).next_multiple_of(STRUCT_STEP);
-        if structs > inner.structs {
-            // SAFETY: within our reserve.
-            let done = unsafe {
-                self.pages
-                    .commit(at + inner.structs, structs - inner.structs)
-            };
-            done.then_some(())?;
-            accounts.add(word::METADATA, signed(structs - inner.structs));
-            inner.structs = structs;
-        }
-        let need = end << SLICE_SHIFT;
-        for step in [COMMIT_STEP, SLICE_BYTES] {
-            let target = need.next_multiple_of(step).min(span);
-            if target <= inner.committed {
-                return Some(());
-            }
-            let more = target - inner.committed;
-            // SAFETY: within our reserve.
-            if unsafe { self.pages.commit(base + inner.committed, more) } {
-                accounts.add_committed(signed(more));
-                inner.committed = target;
-                return Some(());
-            }
-        }
-        None
-    }
-
-    /// Writes the structs of a run in use (S2).
-    fn begin(&self, first: u32, slices: u32, zeroed: bool) -> Run {
-        let page = self.page(first);
-        page.kind.set(Kind::Head);
-        page.slices.set(slices);
-        page.head.set(first);
-        let base = self.base.load(Ordering::Relaxed);
-        page.start.set(base + ((first as usize) << SLICE_SHIFT));
-        self.mark_interior(first, 1, slices);
-        Run { page, zeroed }
-    }
-
-    fn mark_interior(&self, first: u32, from: u32, to: u32) {
-        for slice in first + from..first + to {
-            let page = self.page(slice);
-            page.kind.set(Kind::Interior);
-            page.head.set(first);
-            page.owner.store(INTERIOR, Ordering::Relaxed);
-        }
-    }
-
-    /// True for a block larger than any that asked before, from 128 KiB on. Such a
-    /// one has just been outgrown or is not like the others: nobody will soon want a
-    /// run of its size, so its memory need not wait.
-    pub(super) fn is_record(&self, bytes: usize) -> bool {
-        if bytes <= self.largest.load(Ordering::Relaxed) {
-            return false;
-        }
-        self.largest.store(bytes, Ordering::Relaxed);
-        true
-    }
-
-    /// Gives the memory of a run in use back to the kernel; the run stays.
-    pub(super) fn empty(&self, page: &Page) -> bool {
-        let length = (page.slices.get() as usize) << SLICE_SHIFT;
-        // SAFETY: the caller owns the run, and no block lives in it.
-        unsafe { self.pages.purge(page.start.get(), length) }
-    }
-
-    /// Takes a run back. `dirty` when its memory was or may have been written.
-    /// Answers the bytes that wait to go back to the kernel now.
-    pub(super) fn give(&self, page: &'static Page, dirty: bool, now_ms: u64) -> usize {
-        page.owner.store(SINGLE, Ordering::Relaxed);
-        let mut inner = self.inner.lock();
-        let (first, slices) = (self.slice_of(page), page.slices.get());
-        self.list(&mut inner, first, slices, dirty, now_ms);
-        inner.waiting_slices << SLICE_SHIFT
-    }
-
-    /// Lists a run as free, merged with its free neighbours.
-    fn list(&self, inner: &mut Inner, first: u32, slices: u32, dirty: bool, now_ms: u64) {
-        let (mut start, mut count) = (first, slices);
-        // The oldest dirty part decides when the whole run is purged, so that a
-        // busy neighbour cannot keep it young for ever.
-        let mut stamp = if dirty { now_ms } else { SETTLED };
-        let mut any_dirty = dirty;
-        // What the run was is over even where merging hides its ends: a second free
-        // of its block must not find a head.
-        self.page(first).kind.set(Kind::Untouched);
-        self.page(first + slices - 1).kind.set(Kind::Untouched);
-        let mut absorb = |inner: &mut Inner, neighbour: u32| {
-            let page = self.page(neighbour);
-            stamp = stamp.min(page.freed_at_ms.get());
-            any_dirty |= page.dirty.get();
-            inner.remove(self, neighbour)
-        };
-        if first > 1 && self.page(first - 1).kind.get() == Kind::Free {
-            start = self.page(first - 1).head.get();
-            count += absorb(inner, start);
-        }
-        let after = first + slices;
-        if after < inner.next && self.page(after).kind.get() == Kind::Free {
-            count += absorb(inner, after);
-        }
-        // Merged into a run before it, its first slice is a head no more (S2).
-        self.page(first).kind.set(Kind::Untouched);
-        let head = self.page(start);
-        head.dirty.set(any_dirty);
-        head.freed_at_ms.set(stamp);
-        inner.insert(self, start, count);
-    }
-
-    /// Grows a run in place by taking free slices right behind it.
-    pub(super) fn extend(&self, page: &'static Page, slices: u32) -> bool {
-        let mut inner = self.inner.lock();
-        let (first, have) = (self.slice_of(page), page.slices.get());
-        let Some(more) = slices.checked_sub(have).filter(|more| *more > 0) else {
-            return true;
-        };
-        let after = first + have;
-        if after == inner.next {
-            if self.grow(&mut inner, first + slices).is_none() {
-                return false;
-            }
-            self.advance(&mut inner, first + slices);
-        } else {
-            let next = self.page(after);
-            if next.kind.get() != Kind::Free || next.slices.get() < more {
-                return false;
-            }
-            let _ = self.cut(&mut inner, after, more, 1);
-        }
-        self.mark_interior(first, have, slices);
-        page.slices.set(slices);
-        true
-    }
-
-    /// Gives back the slices of a run behind the first `slices`.
-    pub(super) fn shrink(&self, page: &'static Page, slices: u32, now_ms: u64) {
-        let mut inner = self.inner.lock();
-        let (first, have) = (self.slice_of(page), page.slices.get());
-        if slices == 0 || slices >= have {
-            return;
-        }
-        page.slices.set(slices);
-        self.list(&mut inner, first + slices, have - slices, true, now_ms);
-    }
-
-    /// Room for the records of a page of `class`, zeroed.
-    pub(super) fn take_records(&self, class: usize) -> Option<*mut AtomicU64> {
-        let mut inner = self.inner.lock();
-        let at = match inner.areas.take(class, false) {
-            Some(at) => at,
-            None => match self.fresh_records(&mut inner.areas, class) {
-                Some(at) => at,
-                None => inner.areas.take(class, true)?,
-            },
-        };
-        Some(ptr::with_exposed_provenance_mut(at))
-    }
-
-    fn fresh_records(&self, areas: &mut Areas, class: usize) -> Option<usize> {
-        let end = areas.next + areas::area_bytes(class);
-        let base = self.records.load(Ordering::Relaxed);
-        if end > records_room(self.span.load(Ordering::Relaxed)) {
-            return None;
-        }
-        if end > areas.committed {
-            self.commit_records(areas, base, end)?;
-        }
-        let at = base + areas.next;
-        areas.next = end;
-        Some(at)
-    }
-
-    /// Makes records usable at least up to `end`; large ones by whole huge pages, for a part of one
-    /// that is touched gets small pages for good.
-    fn commit_records(&self, areas: &mut Areas, base: usize, end: usize) -> Option<()> {
-        let from = base + areas.committed;
-        let huge = areas.committed >= RECORD_HUGE_FROM;
-        let room = records_room(self.span.load(Ordering::Relaxed));
-        let step = if huge { RECORD_HUGE_STEP } else { RECORD_STEP };
-        for step in [step, RECORD_STEP] {
-            let more = end.next_multiple_of(step).min(room) - areas.committed;
-            // SAFETY: within our reserve.
-            if unsafe { self.pages.commit(from, more) } {
-                self.pages.accounts().add(word::METADATA, signed(more));
-                if huge {
-                    // SAFETY: advice on our own range that keeps its content.
-                    let _ = unsafe { sys::advise(from, more, sys::HUGEPAGE) };
-                }
-                areas.committed += more;
-                return Some(());
-            }
-        }
-        None
-    }
-
-    /// Takes the records of a page back; all of them are zero again.
-    pub(super) fn give_records(&self, class: usize, area: *mut AtomicU64) {
-        let mut inner = self.inner.lock();
-        inner.areas.give(class, area.expose_provenance());
-    }
-
-    /// Returns free slices freed before `before_ms`, and the records of what is gone,
-    /// to the kernel; answers bytes.
-    pub fn purge(&self, before_ms: u64) -> usize {
-        let mut bytes = 0;
-        loop {
-            let mut batch = [(0, 0); BATCH];
-            let due = |page: &Page| page.freed_at_ms.get() <= before_ms;
-            let mut inner = self.inner.lock();
-            let count = inner.waiting.drain(self, 4096, due, &mut batch);
-            let batch = &mut batch[..count];
-            inner.waiting_slices -= batch.iter().map(|run| run.1 as usize).sum::<usize>();
-            drop(inner);
-            bytes += self.purge_batch(batch);
-            if count < BATCH {
-                break;
-            }
-        }
-        if bytes > 0 {
-            bytes += self.purge_records();
-        }
-        bytes
-    }
-
-    /// Gives runs that are off the lists to the kernel and lists them as settled.
-    fn purge_batch(&self, batch: &[(u32, u32)]) -> usize {
-        let mut bytes = 0;
-        for &(slice, slices) in batch {
-            let start = self.range().0 + ((slice as usize) << SLICE_SHIFT);
-            let length = (slices as usize) << SLICE_SHIFT;
-            // SAFETY: the run is off the lists, so nobody else can have it.
-            let purged = unsafe { self.pages.for_upkeep().purge(start, length) };
-            if purged {
-                bytes += length;
-            }
-            // Pages that cannot be purged (locked in memory) are settled for the purger
-            // but not clean for calloc, until a neighbour is freed.
-            self.list(&mut self.inner.lock(), slice, slices, !purged, SETTLED);
-        }
-        bytes
-    }
-
-    fn purge_records(&self) -> usize {
-        let chain = self.inner.lock().areas.drain();
-        let (chain, bytes) = areas::join(chain, |at, bytes| {
-            // SAFETY: whole pages of areas that are off the lists and zero (A1).
-            unsafe { self.pages.for_upkeep().purge(at, bytes) }
-        });
-        let base = self.records.load(Ordering::Relaxed);
-        self.inner.lock().areas.refill(base, chain);
-        bytes
-    }
-
     /// Bytes of free slices that wait to go back to the kernel.
     pub fn dirty_bytes(&self) -> usize {
         self.inner.lock().waiting_slices << SLICE_SHIFT
@@ -608,6 +269,18 @@ impl Space {
         (page.kind.get() == Kind::Head).then_some(page)
     }
 
+    /// Gives the addresses back.
+    ///
+    /// # Safety
+    /// No block or page is used any more, nor is the space.
+    #[cfg(fuzzing)]
+    pub unsafe fn unmap(&self) {
+        let (at, bytes) = (&self.mapping.0, &self.mapping.1);
+        let bytes = bytes.load(Ordering::Relaxed);
+        // SAFETY: the caller's duty.
+        unsafe { self.pages.release(at.load(Ordering::Relaxed), bytes) };
+    }
+
     /// Takes the lock for the time of a fork.
     pub fn hold(&self) {
         self.inner.hold();
@@ -623,199 +296,20 @@ impl Space {
     }
 }
 
-/// Room for 8 bytes a slot of 16 bytes, and for the origins of every OS page.
-const fn records_room(span: usize) -> usize {
-    let origins = span / SLICE_BYTES * ORIGINS_BYTES as usize;
-    (span / 2 + origins).next_multiple_of(RECORD_STEP)
-}
-
-/// Byte offsets of what the plain paths use, in [`Spaces`]: its first space's.
-pub(super) mod layout {
-    use core::mem::offset_of;
-
-    use super::{Space, Spaces};
-
-    const FIRST: usize = offset_of!(Spaces, first);
-    /// Address of the slices.
-    pub const BASE: usize = FIRST + offset_of!(Space, base);
-    /// Bytes of slices handed out.
-    pub const LIMIT: usize = FIRST + offset_of!(Space, limit);
-    /// See the field.
-    pub const BIAS: usize = FIRST + offset_of!(Space, bias);
-}
-
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-// An array of a non-Copy value made from an argument, in a const fn.
-macro_rules! repeat {
-    ($value:expr) => {
-        [
-            $value, $value, $value, $value, $value, $value, $value, $value, $value, $value, $value,
-            $value, $value, $value, $value,
-        ]
-    };
-}
+/// Byte offsets of what the plain paths use.
+pub(super) mod layout {
+    use core::mem::offset_of;
 
-/// The first space, and smaller ones for when it is refused or used up.
-#[derive(Debug)]
-pub struct Spaces {
-    first: Space,
-    more: [Space; Spaces::MORE],
-    serial: Lock<()>,
-    /// Most bytes a further space may reserve.
-    step: AtomicU64,
-}
+    use super::Space;
 
-impl Spaces {
-    const MORE: usize = 15;
-
-    /// No space reserved yet.
-    pub const fn new(pages: Pages) -> Self {
-        Self {
-            first: Space::new(pages),
-            more: repeat!(Space::new(pages)),
-            serial: Lock::new(()),
-            step: AtomicU64::new(0),
-        }
-    }
-
-    /// Reserves the first space: `span` bytes, halving on refusal down to 1 MiB.
-    pub fn reserve(&self, span: usize) -> bool {
-        let mut span = span;
-        while span >= 1 << 20 {
-            if self.first.reserve(span) {
-                self.step.store(span as u64, Ordering::Relaxed);
-                return true;
-            }
-            span /= 2;
-        }
-        false
-    }
-
-    /// The space most blocks are in.
-    pub const fn first(&self) -> &Space {
-        &self.first
-    }
-
-    /// All spaces that are reserved.
-    pub fn iter(&self) -> impl Iterator<Item = &Space> {
-        core::iter::once(&self.first)
-            .chain(self.more.iter().take_while(|space| space.is_reserved()))
-    }
-
-    /// The page struct for a block's address.
-    #[inline]
-    pub fn page_of(&self, address: usize) -> Option<&'static Page> {
-        match self.first.page_of(address) {
-            Some(page) => Some(page),
-            None => self.page_elsewhere(address),
-        }
-    }
-
-    #[cold]
-    fn page_elsewhere(&self, address: usize) -> Option<&'static Page> {
-        if !self.more[0].is_reserved() {
-            return None;
-        }
-        self.more.iter().find_map(|space| space.page_of(address))
-    }
-
-    /// The page of a struct found by [`Spaces::page_of`]: itself or, for a later
-    /// slice of a run, the run's first.
-    #[inline]
-    pub fn head_of(&self, page: &'static Page, address: usize) -> &'static Page {
-        if page.flags() & INTERIOR == 0 {
-            page
-        } else {
-            self.space_of(address).page(page.head.get())
-        }
-    }
-
-    /// The run in use around an address that may be wild.
-    pub fn page_checked(&self, address: usize) -> Option<&'static Page> {
-        self.iter().find_map(|space| space.page_checked(address))
-    }
-
-    /// The space of an address of ours.
-    pub(super) fn space_of(&self, address: usize) -> &Space {
-        let within = |space: &&Space| {
-            let (base, span) = space.range();
-            address.wrapping_sub(base) < span
-        };
-        self.iter().find(within).unwrap_or(&self.first)
-    }
-
-    /// Takes a run from the first space that has room, reserving another when none has.
-    pub(super) fn take(&self, slices: u32, align: usize, taste: Taste) -> Option<Run> {
-        if align > ALIGN_MAX {
-            return None;
-        }
-        let run = self
-            .iter()
-            .find_map(|space| space.take(slices, align, taste));
-        if run.is_some() || taste == Taste::OnlyWarm {
-            return run;
-        }
-        let _serial = self.serial.lock();
-        let fresh = self.more.iter().find(|space| !space.is_reserved())?;
-        let need = ((slices as usize + 1) << SLICE_SHIFT).checked_add(align)?;
-        let mut span = need.checked_next_power_of_two()?.max(4 << 20);
-        let most = usize::try_from(self.step.load(Ordering::Relaxed)).ok()? / 2;
-        if most > span {
-            span = most;
-        }
-        while span >= need {
-            if fresh.reserve(span) {
-                return fresh.take(slices, align, taste);
-            }
-            span /= 2;
-        }
-        None
-    }
-
-    /// Bytes that wait to go back to the kernel.
-    pub fn dirty_bytes(&self) -> usize {
-        self.iter().map(Space::dirty_bytes).sum()
-    }
-
-    /// Returns free memory to the kernel, see [`Space::purge`].
-    pub fn purge(&self, before_ms: u64) -> usize {
-        self.iter().map(|space| space.purge(before_ms)).sum()
-    }
-
-    /// Gives all addresses back.
-    ///
-    /// # Safety
-    /// No block, page or space is used any more.
-    #[cfg(fuzzing)]
-    pub unsafe fn unmap(&self) {
-        for space in self.iter() {
-            let (at, bytes) = (&space.mapping.0, &space.mapping.1);
-            let bytes = bytes.load(Ordering::Relaxed);
-            // SAFETY: the caller's duty.
-            unsafe { space.pages.release(at.load(Ordering::Relaxed), bytes) };
-        }
-    }
-
-    /// Takes all locks for the time of a fork.
-    pub fn hold(&self) {
-        self.serial.hold();
-        self.first.hold();
-        self.more.iter().for_each(Space::hold);
-    }
-
-    /// Opens them again.
-    ///
-    /// # Safety
-    /// See [`Lock::release`].
-    pub unsafe fn release(&self) {
-        // SAFETY: caller's duty, for each lock.
-        unsafe {
-            self.more.iter().for_each(|space| space.release());
-            self.first.release();
-            self.serial.release();
-        }
-    }
+    /// Address of the slices.
+    pub(in crate::heap::gpa) const BASE: usize = offset_of!(Space, base);
+    /// Bytes of slices handed out.
+    pub(in crate::heap::gpa) const LIMIT: usize = offset_of!(Space, limit);
+    /// See the field.
+    pub(in crate::heap::gpa) const BIAS: usize = offset_of!(Space, bias);
 }

@@ -7,7 +7,8 @@
 use pageshim_wire::process::class;
 
 use super::{Heap, class_of};
-use crate::heap::gpa::page::{Block, Page};
+use crate::heap::gpa::block::Block;
+use crate::heap::gpa::page::Page;
 
 /// Bytes carved at once.
 const CARVE_BYTES: usize = 4096;

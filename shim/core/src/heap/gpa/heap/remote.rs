@@ -8,7 +8,8 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{Ordering, fence};
 
 use super::{Heap, HeapState};
-use crate::heap::gpa::page::{Block, NOTIFY, Page};
+use crate::heap::gpa::block::Block;
+use crate::heap::gpa::page::{NOTIFY, Page};
 
 impl Heap {
     pub(super) fn other_heap(&self, page: &Page) -> Option<&'static Self> {
@@ -18,7 +19,7 @@ impl Heap {
     }
 
     pub(super) fn give_remote(&self, page: &'static Page, block: Block) {
-        block.mark_free(page);
+        page.mark_free(block);
         let mut old = page.remote.load(Ordering::Relaxed);
         loop {
             let new = if old & NOTIFY != 0 {

@@ -10,8 +10,9 @@ use core::sync::atomic::Ordering;
 use pageshim_wire::process::class;
 
 use super::Heap;
+use crate::heap::gpa::block::Block;
 use crate::heap::gpa::classes::{SINGLETON, SLICE_BYTES, SLICE_SHIFT};
-use crate::heap::gpa::page::{Block, Page, RECORDS, SINGLE};
+use crate::heap::gpa::page::{Page, RECORDS, SINGLE};
 use crate::sys;
 
 impl Heap {

@@ -15,9 +15,10 @@ use std::vec::Vec;
 use core::ptr;
 use core::sync::atomic::Ordering;
 
+use super::block::Block;
 use super::classes::{SLOT_MAX, aligned_class};
-use super::page::{Block, Page};
-use super::space::Spaces;
+use super::page::Page;
+use super::spaces::Spaces;
 use super::{Heap, HeapState};
 use crate::heap::accounts::Accounts;
 use crate::heap::choices::{Bytes, Choices};

@@ -8,8 +8,9 @@ use core::sync::atomic::Ordering;
 
 use pageshim_wire::process::{CLASS_WORDS, class, word};
 
+use super::super::block::Block;
 use super::super::classes::{SLOT_CLASSES, class_of};
-use super::super::page::{Block, FULL, Kind, NOTIFY, Page, RECORDS};
+use super::super::page::{FULL, Kind, NOTIFY, Page, RECORDS};
 use super::super::runs::Structs;
 use super::super::space::Space;
 use super::Driver;
