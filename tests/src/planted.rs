@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::view::{Held, number};
-use crate::{Job, Outcome, Running, Temp, View, places, underrun};
+use crate::{Job, Outcome, PATIENCE, Running, Temp, View, places, underrun, wait_until};
 
 /// Function, class, blocks, bytes.
 pub type Planted = (&'static str, &'static str, u64, u64);
@@ -107,19 +107,17 @@ impl Started {
         Run { outcome, view }
     }
 
-    /// The program's process id, from the first line of `run`.
+    /// The program's process id, from the first line of `run`, which may come after what the
+    /// program says.
     ///
     /// # Panics
     /// When there is none.
     pub fn pid(&self) -> u32 {
-        let said = self.running.stderr();
-        let number = said
-            .split("(pid ")
-            .nth(1)
-            .and_then(|rest| rest.split(')').next());
-        number
-            .and_then(|number| number.parse().ok())
-            .expect("a pid")
+        wait_until("a pid", PATIENCE, || {
+            let said = self.running.stderr();
+            let rest = said.split("(pid ").nth(1)?;
+            rest.split(')').next()?.parse().ok()
+        })
     }
 }
 

@@ -19,6 +19,8 @@ use crate::sys;
 
 /// Pages looked at in one sweep.
 const SWEEP_PAGES: usize = 4096;
+/// Until the next sweep after one that had much to give back.
+const MORE_AFTER_MS: u64 = 50;
 /// Free memory that is worth the owner's attention until it went back.
 const RESTLESS_BYTES: usize = 16 << 20;
 
@@ -61,48 +63,57 @@ impl Heap {
     #[cold]
     #[inline(never)]
     fn maintain_now(&self, now: u64) {
-        self.next_maintenance_ms.set(now + PURGE_AFTER_MS / 2);
         self.release_spares();
         self.drain_delayed();
-        self.sweep();
+        let pause = if self.sweep() {
+            MORE_AFTER_MS
+        } else {
+            PURGE_AFTER_MS / 2
+        };
+        self.next_maintenance_ms.set(now + pause);
         self.spaces.purge(now.saturating_sub(PURGE_AFTER_MS));
     }
 
     /// Takes in what other threads freed into pages that wait in queues, and gives
     /// back those that became empty. Each time a bounded number of pages: a queue's
     /// visited part goes to its end, and the next sweep begins with the next class.
-    fn sweep(&self) {
-        let mut left = SWEEP_PAGES;
+    /// True when it gave pages back and did not come round: there may be many more.
+    fn sweep(&self) -> bool {
+        let (mut left, mut released) = (SWEEP_PAGES, 0);
         for turn in 0..SLOT_CLASSES {
             let class = (self.sweep_from.get() as usize + turn) % SLOT_CLASSES;
-            left = self.sweep_class(class, left);
+            released += self.sweep_class(class, &mut left);
             if left == 0 {
                 self.sweep_from.set(u32::try_from(class).unwrap_or(0) + 1);
-                return;
+                return released > 0;
             }
         }
+        false
     }
 
-    fn sweep_class(&self, class: usize, mut left: usize) -> usize {
+    /// Answers how many pages it gave back.
+    fn sweep_class(&self, class: usize, left: &mut usize) -> usize {
         let bin = &self.bins[class];
         let Some(last) = page_at(bin.last.get()) else {
-            return left;
+            return 0;
         };
+        let mut released = 0;
         // The first page stays first: it is the one in use.
         let mut next = page_at(bin.first.get().next.get());
         while let Some(page) = next
-            && left > 0
+            && *left > 0
         {
-            left -= 1;
+            *left -= 1;
             next = page_at(page.next.get());
             page.collect_remote();
             if page.used.get() == 0 {
                 self.release_page(page);
-            } else if left == 0 && !ptr::eq(page, last) {
+                released += 1;
+            } else if *left == 0 && !ptr::eq(page, last) {
                 self.rotate(bin, page);
             }
         }
-        left
+        released
     }
 
     /// Moves the pages behind a queue's first, up to `page`, to its end.
