@@ -2,7 +2,7 @@
 //!
 //! # Design
 //! ```text
-//! tests/*.rs      cases, one file per area
+//! tests/*.rs      cases, one file per area, or a directory of rooms
 //!   trial         a program with and without the shim must say the same
 //!   underrun      the same through `pageshim run`, with a planted leak
 //!   daemon        a daemon of the case's own: socket, port, data directory
