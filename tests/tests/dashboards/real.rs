@@ -149,7 +149,7 @@ fn every_panel_answers_from_a_real_scrape() {
         let ours = name.starts_with("pageshim_") || name.starts_with("process_");
         assert!(
             !ours || known.contains(name),
-            "{name} is exported, but not in METRICS here"
+            "{name} is exported, but not in METRICS of catalog.rs"
         );
     }
 }
