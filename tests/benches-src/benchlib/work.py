@@ -138,7 +138,7 @@ def compiler(places, size):
         flags = ["-std=c++17", f"-DDEPTH={size}", "-E", "-o", str(source)]
         call(["g++", *flags, str(SOURCES / "stl.cpp")])
     cc1plus = call(["g++", "-print-prog-name=cc1plus"]).strip()
-    return [cc1plus, "-quiet", "-std=c++17", "-fpreprocessed", "-fsyntax-only", str(source)]
+    return [cc1plus, "-quiet", "-std=c++17", "-fpreprocessed", "-fsyntax-only", "-o", "/dev/null", str(source)]
 
 
 def factor(places, size):
