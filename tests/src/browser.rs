@@ -7,12 +7,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{Job, PATIENCE, Running, Temp, wait_until};
+use crate::{Job, PATIENCE, Patience, Running, Temp, wait_until};
 
 /// What chromium makes of a page at `url`, scripts run.
 ///
@@ -138,14 +138,15 @@ impl Browser {
         }
         let text = format!("{message}\0");
         self.to.write_all(text.as_bytes()).expect("it reads");
-        let started = Instant::now();
+        let mut patience = Patience::new(PATIENCE);
         loop {
-            let left = PATIENCE.saturating_sub(started.elapsed());
-            let answer = self.from.recv_timeout(left.max(Duration::from_millis(1)));
-            let answer = answer.unwrap_or_else(|_| panic!("chromium does not answer {method}"));
-            if answer["id"] == self.next {
-                assert!(answer["error"].is_null(), "{method}: {answer}");
-                return answer["result"].clone();
+            match self.from.recv_timeout(Duration::from_millis(100)) {
+                Ok(answer) if answer["id"] == self.next => {
+                    assert!(answer["error"].is_null(), "{method}: {answer}");
+                    return answer["result"].clone();
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) if !patience.is_over() => {}
+                _ => panic!("chromium does not answer {method}"),
             }
         }
     }

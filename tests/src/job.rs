@@ -13,11 +13,11 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::{PATIENCE, wait_until};
+use crate::{PATIENCE, Patience, wait_until};
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,9 +284,9 @@ impl Running {
                 Ended::TimedOut
             }
         };
-        let start = Instant::now();
+        let mut grace = Patience::new(Duration::from_secs(3));
         while !self.is_silent() {
-            if start.elapsed() > Duration::from_secs(3) {
+            if grace.is_over() {
                 self.kill_group();
                 break;
             }
@@ -300,14 +300,14 @@ impl Running {
     }
 
     fn wait_limited(&mut self) -> Option<ExitStatus> {
-        let start = Instant::now();
-        while start.elapsed() < self.limit {
-            if let Some(status) = self.child.try_wait().expect("our child") {
-                return Some(status);
+        let mut patience = Patience::new(self.limit);
+        loop {
+            let status = self.child.try_wait().expect("our child");
+            if status.is_some() || patience.is_over() {
+                return status;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        None
     }
 
     /// True when both pipes have been closed by everyone.

@@ -11,6 +11,7 @@
 //!   browser       a chromium that presses keys
 //!   planted       programs that lose blocks, their classes, Memcheck's word
 //!   job           one program run, with a deadline
+//!   patience      the deadline of everything that is waited for
 //!   programs      victims from tests/programs, compiled once
 //!   setting       settings of the whole system, changed for a moment
 //!   places, temp  where the built files are; directories that go away
@@ -25,6 +26,7 @@ pub mod daemon;
 pub mod http;
 pub mod job;
 pub mod metrics;
+pub mod patience;
 pub mod places;
 pub mod planted;
 pub mod programs;
@@ -35,11 +37,12 @@ pub mod trial;
 pub mod underrun;
 pub mod view;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use browser::Browser;
 pub use daemon::Daemon;
 pub use job::{Ended, Job, Outcome, Running};
+pub use patience::Patience;
 pub use setting::Setting;
 pub use temp::Temp;
 pub use trial::{Preload, Trial};
@@ -53,12 +56,12 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// # Panics
 /// When the deadline passes: the case has failed.
 pub fn wait_until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+    let mut patience = Patience::new(limit);
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        assert!(!patience.is_over(), "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -34,6 +34,21 @@ fn a_job_past_its_limit_is_killed_with_its_group() {
     });
 }
 
+// Goal: a machine that stands still for longer than a limit fails no case. Method: a program that stops
+// the harness itself, and ends well before it may go on.
+#[test]
+fn a_machine_that_stands_still_fails_no_case() {
+    let outcome = Job::new("sh")
+        .args([
+            "-c",
+            "kill -STOP $PPID; sleep 3; kill -CONT $PPID; echo done",
+        ])
+        .limit(Duration::from_secs(2))
+        .run();
+    assert_eq!(outcome.ended, Ended::Code(0));
+    assert_eq!(outcome.stdout, "done\n");
+}
+
 // Goal: a stray child that keeps the pipe open does not hang a case. Method: one that sleeps in the background.
 #[test]
 fn a_stray_child_does_not_hold_the_case() {

@@ -6,7 +6,9 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use pageshim_tests::Patience;
 
 /// How long a condition may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,11 +19,11 @@ pub(crate) fn until<T>(
     limit: Duration,
     mut probe: impl FnMut() -> Result<T, String>,
 ) -> T {
-    let deadline = Instant::now() + limit;
+    let mut patience = Patience::new(limit);
     loop {
         match probe() {
             Ok(value) => return value,
-            Err(error) if Instant::now() > deadline => {
+            Err(error) if patience.is_over() => {
                 panic!("{what}: not within {} s: {error}", limit.as_secs())
             }
             Err(_) => thread::sleep(Duration::from_millis(50)),
