@@ -15,6 +15,7 @@
 
 pub mod calls;
 pub mod check;
+pub mod filters;
 pub mod frame;
 pub mod heap;
 pub mod layout;

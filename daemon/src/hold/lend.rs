@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pageshim_wire::check::{Method, Reason, Trigger, saved, stopped};
+use pageshim_wire::filters;
 
 use super::order::{Door, Order, Outcome};
 use super::resume::{resumed, saved_words};
@@ -142,20 +143,8 @@ fn is_state(line: &str, inode: u64) -> bool {
 /// True where a filter of system calls came since the program began, or may have. One it
 /// began under is made for programs that fork.
 fn has_own_filter(order: &Order) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", order.pid)).unwrap_or_default();
-    filters_in(&status).is_none_or(|now| now > 0 && now + 1 != order.filters)
-}
-
-/// Of a status file: no filter, or how many.
-fn filters_in(status: &str) -> Option<u64> {
-    let value = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.trim().parse().ok())
-    };
-    match value("Seccomp:") {
-        Some(0) | None => Some(0),
-        Some(_) => value("Seccomp_filters:"),
-    }
+    let status = fs::read(format!("/proc/{}/status", order.pid)).unwrap_or_default();
+    filters::count(&status).is_none_or(|now| now > 0 && now + 1 != order.filters)
 }
 
 /// The thread that is disturbed least: best one in no system call.
@@ -409,20 +398,6 @@ mod tests {
             ranked(&threads[1..2], |_| false),
             None,
             "another kind of code"
-        );
-    }
-
-    // Goal: filters are counted where the kernel does. Method: parts of status files.
-    #[test]
-    fn filters_are_counted_where_the_kernel_does() {
-        let none = "Threads:\t1\nSeccomp:\t0\nSeccomp_filters:\t0\n";
-        assert_eq!(filters_in(none), Some(0));
-        assert_eq!(filters_in("Seccomp:\t2\nSeccomp_filters:\t3\n"), Some(3));
-        assert_eq!(filters_in("Seccomp:\t2\nSpeculation:\t3\n"), None);
-        assert_eq!(
-            filters_in("Name:\tx\n"),
-            Some(0),
-            "a kernel without filters"
         );
     }
 

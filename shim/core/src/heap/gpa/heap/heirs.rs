@@ -93,13 +93,7 @@ impl Heap {
             while let Some(page) = next {
                 next = page_at(page.next.get());
                 page.owner.store(heir | page.flags(), Ordering::Relaxed);
-                let mine = &self.bins[class];
-                page.prev.set(ptr::null());
-                page.next.set(mine.full.get());
-                if let Some(old) = page_at(mine.full.get()) {
-                    old.prev.set(page);
-                }
-                mine.full.set(page);
+                self.list_full(page);
             }
             bin.spares.iter().for_each(|spare| spare.set(ptr::null()));
         }

@@ -47,14 +47,12 @@ impl Heap {
     /// Takes a page off its queue.
     pub(super) fn dequeue(&self, page: &'static Page) {
         let bin = &self.bins[page.class()];
-        let (prev, next) = (page_at(page.prev.get()), page_at(page.next.get()));
-        match next {
-            Some(next) => next.prev.set(page.prev.get()),
-            None => bin.last.set(page.prev.get()),
+        let (prev, next) = unlink(page);
+        if next.is_none() {
+            bin.last.set(page.prev.get());
         }
-        match prev {
-            Some(prev) => prev.next.set(page.next.get()),
-            None => self.set_first(page.class(), next.unwrap_or(&EMPTY)),
+        if prev.is_none() {
+            self.set_first(page.class(), next.unwrap_or(&EMPTY));
         }
         let aimed = &self.direct[page.aim.get() as usize];
         if ptr::eq(aimed.get(), page) {
@@ -97,6 +95,11 @@ impl Heap {
         }
         self.dequeue(page);
         page.set_flag(FULL, true);
+        self.list_full(page);
+    }
+
+    /// Puts a page that is marked full on its class's list of those.
+    pub(super) fn list_full(&self, page: &'static Page) {
         let bin = &self.bins[page.class()];
         page.prev.set(ptr::null());
         page.next.set(bin.full.get());
@@ -108,14 +111,9 @@ impl Heap {
 
     /// A full page got a slot back.
     pub(super) fn unfull(&self, page: &'static Page) {
-        let bin = &self.bins[page.class()];
-        let (prev, next) = (page_at(page.prev.get()), page_at(page.next.get()));
-        match prev {
-            Some(prev) => prev.next.set(page.next.get()),
-            None => bin.full.set(page.next.get()),
-        }
-        if let Some(next) = next {
-            next.prev.set(page.prev.get());
+        let (prev, _) = unlink(page);
+        if prev.is_none() {
+            self.bins[page.class()].full.set(page.next.get());
         }
         page.set_flag(FULL, false);
         page.remote.fetch_and(!NOTIFY, Ordering::AcqRel);
@@ -175,4 +173,17 @@ impl Heap {
         let waiting = space.give(page, true, sys::coarse_ms());
         self.ring(waiting);
     }
+}
+
+/// Joins the neighbours of a page in a list, and answers them; where it has none, the list's
+/// end is the caller's to move.
+fn unlink(page: &Page) -> (Option<&'static Page>, Option<&'static Page>) {
+    let (prev, next) = (page_at(page.prev.get()), page_at(page.next.get()));
+    if let Some(next) = next {
+        next.prev.set(page.prev.get());
+    }
+    if let Some(prev) = prev {
+        prev.next.set(page.next.get());
+    }
+    (prev, next)
 }

@@ -2,9 +2,10 @@
 //! was not needed.
 //!
 //! # Design
-//! Slow paths come by here, and act about once a second. An owner that takes none
-//! while much memory waits (one that allocates and frees the same few slots) is
-//! called by its bell.
+//! Slow paths come by here, and act twice a second, and sooner after a sweep that
+//! gave much back and has more to look at. An owner that takes no slow path while
+//! much memory waits (one that allocates and frees the same few slots) is called by
+//! its bell.
 //!
 //! # Concurrency
 //! The owner only (H1).
@@ -19,7 +20,9 @@ use crate::sys;
 
 /// Pages looked at in one sweep.
 const SWEEP_PAGES: usize = 4096;
-/// Until the next sweep after one that had much to give back.
+/// Until the next sweep when the last one found nothing more to do.
+const AGAIN_AFTER_MS: u64 = PURGE_AFTER_MS / 2;
+/// The same after one that had much to give back.
 const MORE_AFTER_MS: u64 = 50;
 /// Free memory that is worth the owner's attention until it went back.
 const RESTLESS_BYTES: usize = 16 << 20;
@@ -43,14 +46,14 @@ impl Heap {
         }
     }
 
-    /// What slow paths do about once a second, for an owner that takes none; false
+    /// What slow paths do now and then, for an owner that takes none; false
     /// when nothing is left that should bring it here again soon.
     pub fn upkeep(&self) -> bool {
         self.maintain();
         self.spaces.dirty_bytes() > RESTLESS_BYTES
     }
 
-    /// About once a second, from slow paths: what other threads freed is taken in;
+    /// From slow paths, acting now and then: what other threads freed is taken in;
     /// spare pages and free slices that were not needed go back.
     #[inline]
     pub(super) fn maintain(&self) {
@@ -68,7 +71,7 @@ impl Heap {
         let pause = if self.sweep() {
             MORE_AFTER_MS
         } else {
-            PURGE_AFTER_MS / 2
+            AGAIN_AFTER_MS
         };
         self.next_maintenance_ms.set(now + pause);
         self.spaces.purge(now.saturating_sub(PURGE_AFTER_MS));
