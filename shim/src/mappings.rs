@@ -17,17 +17,15 @@
 #![allow(unsafe_code)]
 
 use core::arch::naked_asm;
-use core::ffi::{CStr, c_int, c_void};
-use core::mem;
+use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::slice;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use pageshim_core::heap::billing::Billed;
 use pageshim_core::ranges::{Entry, Gone, Ranges};
 use pageshim_core::sync::Lock;
 use pageshim_core::sys::{self, Errno};
-use pageshim_core::unwind::find_module;
 use pageshim_core::{OS_PAGE_BYTES, heap::billing::Billing};
 use pageshim_wire::calls::{Party, key, row};
 use pageshim_wire::process::Drop as Dropped;
@@ -37,6 +35,10 @@ use crate::exports::{call, set_errno};
 use crate::thread::{Inside, Thread};
 use crate::world::{ACCOUNTS, OWN, STATE};
 use crate::{serve, thread, tls};
+
+mod next;
+
+use next::Next;
 
 /// Ranges that are kept.
 const ROOM: usize = 16 << 10;
@@ -111,54 +113,6 @@ stub! {
     "mmap64" mmap64_stub => mmap;
     "munmap" munmap_stub => munmap;
     "mremap" mremap_stub => mremap;
-}
-
-/// A function of another library, preloaded behind ours, that wants these calls; null where it is
-/// libc's own, whose call we make ourselves.
-struct Next {
-    name: &'static CStr,
-    found: AtomicPtr<c_void>,
-}
-
-/// What all of them take, and more than each reads.
-type Function = unsafe extern "C" fn(usize, usize, usize, usize, usize, usize) -> usize;
-
-impl Next {
-    const fn of(name: &'static CStr) -> Self {
-        Self {
-            name,
-            found: AtomicPtr::new(ptr::null_mut()),
-        }
-    }
-
-    fn learn(&self) {
-        // SAFETY: a C string; asked outside our own paths.
-        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
-        let module = |address: u64| find_module(address).map(|module| module.start);
-        let libc = module(libc::gnu_get_libc_version as *const () as u64);
-        if !found.is_null() && module(found.addr() as u64) != libc {
-            self.found.store(found, Ordering::Release);
-        }
-    }
-
-    /// Makes the call by it; `None` where there is none.
-    fn call(&self, args: [usize; 6]) -> Option<Result<usize, Errno>> {
-        let found = self.found.load(Ordering::Acquire);
-        if found.is_null() {
-            return None;
-        }
-        // SAFETY: a function of that name takes that many words at most.
-        let function: Function = unsafe { mem::transmute(found) };
-        let [first, second, third, fourth, fifth, sixth] = args;
-        // SAFETY: the program's own call.
-        let answer = unsafe { function(first, second, third, fourth, fifth, sixth) };
-        // munmap's is an int; no address of a page ends so.
-        Some(match answer as u32 {
-            // SAFETY: this thread's errno, which the function has just set.
-            u32::MAX => Err(Errno(unsafe { *libc::__errno_location() })),
-            _ => Ok(answer),
-        })
-    }
 }
 
 static MMAP: Next = Next::of(c"mmap");

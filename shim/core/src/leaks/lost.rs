@@ -13,7 +13,8 @@
 //! address. That is what Memcheck reports, without its table of cliques.
 
 use super::index::{Hit, Index, LIVE, Live, NONE, POSSIBLE, REACHED};
-use super::trace::{Collect, Follow, Late, Point, Tracer};
+use super::rules::{Collect, Follow, Point};
+use super::trace::{Late, Tracer};
 
 /// Every address.
 pub(super) const ALL: (usize, usize) = (0, usize::MAX);

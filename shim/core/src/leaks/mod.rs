@@ -5,7 +5,7 @@
 //! ```text
 //! table, presence   memory of our own; which pages hold anything
 //! index             word -> block, two bits of state each
-//! trace             following pointers
+//! trace, rules      following pointers, and what that does to a block's state
 //! lost              what is left: definite and indirect
 //! roots             where pointers begin: mappings, stacks, registers
 //! aim, why          one block, and the shortest chain that leads to it
@@ -26,6 +26,7 @@ mod index;
 mod lost;
 mod presence;
 pub mod roots;
+mod rules;
 mod storage;
 mod table;
 #[cfg(test)]
@@ -38,7 +39,8 @@ use pageshim_wire::check::{CLASSES, Class, Root};
 use crate::heap::gpa::Spaces;
 use index::{Index, LIVE, NONE, POSSIBLE, REACHED};
 use lost::{ALL, Verdict};
-use trace::{Guess, Late, Reach, Tracer};
+use rules::{Guess, Reach, Rule};
+use trace::{Late, Tracer};
 
 pub use index::Live;
 pub use presence::Backing;
@@ -218,7 +220,7 @@ pub fn check(
 }
 
 /// Reads all blocks of a state, and what they lead to.
-fn read_again<R: trace::Rule>(tracer: &mut Tracer<'_>, state: u8) -> Result<(), Late> {
+fn read_again<R: Rule>(tracer: &mut Tracer<'_>, state: u8) -> Result<(), Late> {
     let index = tracer.index;
     let mut late = Ok(());
     index.sweep(1 << state, ALL, false, |hit, state| {
