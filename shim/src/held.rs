@@ -169,23 +169,28 @@ extern "C" fn before() {
     reap();
 }
 
-/// The threads the tracer has written down.
-fn threads() -> &'static [[u64; stopped::WORDS]] {
+/// The threads the tracer has written down, and how many it could not.
+fn threads() -> (&'static [[u64; stopped::WORDS]], u64) {
     // SAFETY: nobody writes while a check runs (H1).
     let all: &'static [[u64; stopped::WORDS]] = unsafe { &*THREADS.0.get() };
     let end = all.iter().position(|thread| thread[stopped::TID] == 0);
-    all.get(..end.unwrap_or(all.len())).unwrap_or(&[])
+    match end.and_then(|end| all.split_at_checked(end)) {
+        Some((threads, end)) => (threads, end.first().map_or(0, |end| end[stopped::MISSED])),
+        None => (all, 0),
+    }
 }
 
 extern "C" fn in_place(_method: u64, trigger: u64) {
-    check::mark(Method::Held, trigger_of(trigger), threads());
+    let (threads, missed) = threads();
+    check::mark(Method::Held, trigger_of(trigger), threads, missed);
 }
 
 /// The copy: it lets go of the program's files first, so that who waits for their end does
 /// not wait for it.
 extern "C" fn forked(trigger: u64) -> ! {
     check::let_go_of_files();
-    check::mark(Method::Fork, trigger_of(trigger), threads());
+    let (threads, missed) = threads();
+    check::mark(Method::Fork, trigger_of(trigger), threads, missed);
     loop {
         sys::exit_group(0);
     }

@@ -150,7 +150,7 @@ fn strict_roots_are_those_of_leak_sanitizer() {
             .args(["leaks", "leaks"])
             .args(options);
         let said = job.arg("--socket").arg(daemon.socket()).run().ok().stdout;
-        assert_eq!(said.contains("of_map"), strict, "{said}");
+        assert_eq!(said.contains(" of_map  "), strict, "{said}");
         let view = daemon.report();
         let process = view.process("leaks");
         assert_eq!(process["check"]["strict"], strict);

@@ -122,6 +122,8 @@ pub mod stopped {
     pub const WORDS: usize = 18;
     /// Thread id; 0 ends the list.
     pub const TID: usize = 0;
+    /// Beside that 0: threads that are not in the list, because they did not stop in time.
+    pub const MISSED: usize = 1;
     /// Stack pointer.
     pub const SP: usize = 1;
     /// First of the other registers.

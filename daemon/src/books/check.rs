@@ -64,7 +64,7 @@ pub struct Check {
     /// Threads whose registers were seen.
     #[serde(default)]
     pub threads: u64,
-    /// Threads that did not stop in time; their stacks were read whole.
+    /// Threads that did not stop in time; their stacks were read whole, their registers not at all.
     #[serde(default)]
     pub threads_missed: u64,
     /// Live blocks without records, which are in none of the classes.
@@ -87,7 +87,8 @@ pub struct Check {
     /// The rules that did it.
     #[serde(default)]
     pub suppressions: Vec<Used>,
-    /// What the largest changes since the check before are; null when there was none.
+    /// What the largest changes since the check before with the same roots are; null when there was
+    /// none.
     #[serde(default)]
     pub since: Option<Vec<Change>>,
 }

@@ -29,7 +29,8 @@ pub struct Checks {
     pub name: String,
     /// The last checks, newest first.
     pub checks: Vec<Past>,
-    /// The newest against the one before, the largest change first; null before there are two.
+    /// The newest against the one before with the same roots, the largest change first; null before
+    /// there are two.
     pub since: Option<Vec<Change>>,
 }
 
@@ -109,11 +110,13 @@ impl History {
         self.0.iter().rev().cloned().collect()
     }
 
-    /// The last two compared; `None` before there are two with a result.
+    /// The last compared with the one before that had the same roots; `None` before there are two
+    /// with a result. What other roots lead to would be told as lost or found.
     pub fn since(&self) -> Option<Vec<Change>> {
         let whole = |past: &&Past| past.check.trouble.is_none();
         let mut newest = self.0.iter().rev().filter(whole);
-        let (new, old) = (newest.next()?, newest.next()?);
+        let new = newest.next()?;
+        let old = newest.find(|past| past.check.strict == new.check.strict)?;
         Some(compare(old, new))
     }
 }
@@ -175,7 +178,8 @@ mod tests {
         }
     }
 
-    // Goal: two checks are compared site by site, and a failed one between them is passed over.
+    // Goal: two checks are compared site by site, and a failed one between them, or one with other
+    // roots, is passed over.
     // Method: a site that grows, one that goes, one that comes, one that stays.
     #[test]
     fn the_last_two_are_compared() {
@@ -192,6 +196,12 @@ mod tests {
             ..check(2)
         };
         history.note(failed, Vec::new(), 0);
+        assert_eq!(history.since(), None);
+        let strict = Check {
+            strict: true,
+            ..check(2)
+        };
+        history.note(strict, vec![site("e", "definite", 9)], 1);
         assert_eq!(history.since(), None);
         let second = vec![
             site("a", "definite", 5),

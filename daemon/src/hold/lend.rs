@@ -61,21 +61,17 @@ fn try_to(order: &Order) -> Result<Outcome, Errno> {
             ..Outcome::default()
         });
     }
-    let mut outcome = Outcome {
-        threads: held.threads.len() as u64,
-        missed: held.missed,
-        ..Outcome::default()
-    };
+    let mut outcome = Outcome::default();
     let lent = choose(order.pid, &held.threads).ok_or(Errno::ETIMEDOUT)?;
-    memory.write_threads(&held.threads, &mut outcome)?;
+    memory.write_threads(&held)?;
     let since = held.since();
     if !order.in_place {
         match fork(order, &memory, &mut held, lent)? {
             Some(copy) => {
-                drop(held);
+                held.release();
                 outcome.pause_ns = since.elapsed().as_nanos() as u64;
                 outcome.forked = true;
-                outcome.trouble = see_through(copy, order.limit_ms);
+                outcome.trouble = see_through(copy, order.limit_ms, &mut held);
                 return Ok(outcome);
             }
             None => {
@@ -97,20 +93,13 @@ fn try_to(order: &Order) -> Result<Outcome, Errno> {
 
 /// Stops the process at a moment when no thread is still on its way back from a check.
 fn stop(order: &Order) -> Result<Held, Errno> {
-    const TRIES: usize = 100;
-    for _ in 0..TRIES {
-        let held = Held::stop(order.pid, STOP)?;
-        if !held
-            .threads
-            .iter()
-            .any(|thread| is_behind(&order.door, thread))
-        {
-            return Ok(held);
-        }
-        drop(held);
-        std::thread::sleep(POLL_MARK);
+    let mut held = Held::stop(order.pid, STOP)?;
+    let behind = |thread: &&Stopped| is_behind(&order.door, thread);
+    let on_its_way = held.threads.iter().find(behind).map(|thread| thread.tid);
+    match on_its_way {
+        Some(tid) if !see_home(order, &mut held, tid) => Err(Errno::ETIMEDOUT),
+        _ => Ok(held),
     }
-    Err(Errno::ETIMEDOUT)
 }
 
 /// True for a thread behind the door, or on its stack.
@@ -195,10 +184,11 @@ impl Memory {
             .map_err(|_| Errno::EFAULT)
     }
 
-    fn write_threads(&self, threads: &[Stopped], outcome: &mut Outcome) -> Result<(), Errno> {
+    fn write_threads(&self, held: &Held) -> Result<(), Errno> {
         let room = usize::try_from(self.door.threads_max.saturating_sub(1)).unwrap_or(0);
+        let threads = &held.threads;
         let kept = threads.get(..threads.len().min(room)).unwrap_or(&[]);
-        outcome.missed += (threads.len() - kept.len()) as u64;
+        let missed = held.late.len() + threads.len() - kept.len();
         let mut words = Vec::with_capacity((kept.len() + 1) * stopped::WORDS);
         for thread in kept {
             let registers = saved_words(&thread.registers);
@@ -207,7 +197,9 @@ impl Memory {
             words.extend_from_slice(&registers[..15]);
             words.push(thread.registers.fs_base);
         }
-        words.resize(words.len() + stopped::WORDS, 0);
+        let mut end = [0; stopped::WORDS];
+        end[stopped::MISSED] = missed as u64;
+        words.extend_from_slice(&end);
         self.write(self.door.threads, &words)
     }
 
@@ -282,9 +274,10 @@ fn fork(order: &Order, memory: &Memory, held: &mut Held, lent: Pid) -> Result<Op
     }
 }
 
-/// Lets the lent thread of a process that a signal has stopped run until it is back where it was:
-/// let go earlier, it would stop on the way, and nobody could lend it again.
-fn see_home(order: &Order, held: &mut Held, lent: Pid) {
+/// Lets a lent thread run, alone, until it is back where it was; false when that takes too long.
+/// In a process that a signal has stopped, one let go earlier would stop on the way, and nobody
+/// could lend it again.
+fn see_home(order: &Order, held: &mut Held, lent: Pid) -> bool {
     let deadline = Instant::now() + STOP;
     loop {
         let _ = ptrace::cont(lent, None);
@@ -292,13 +285,14 @@ fn see_home(order: &Order, held: &mut Held, lent: Pid) {
         let stopped = held.stop_again(lent, STOP);
         let away = lent_thread(held, lent).is_ok_and(|thread| is_behind(&order.door, &thread));
         if !stopped || !away || Instant::now() > deadline {
-            return;
+            return stopped && !away;
         }
     }
 }
 
-/// Waits for the copy to have marked; what went wrong, or nothing.
-fn see_through(copy: Pid, limit_ms: u64) -> String {
+/// Waits for the copy to have marked; what went wrong, or nothing. Threads that come to their stop
+/// only now are let go.
+fn see_through(copy: Pid, limit_ms: u64, held: &mut Held) -> String {
     let deadline = Instant::now() + Duration::from_millis(limit_ms);
     let mut goes = false;
     loop {
@@ -320,6 +314,7 @@ fn see_through(copy: Pid, limit_ms: u64) -> String {
             Err(Errno::ECHILD) => return "the copy is gone".to_owned(),
             _ => std::thread::sleep(POLL_MARK),
         }
+        held.release_late();
         if Instant::now() > deadline {
             let _ = kill(copy, Signal::SIGKILL);
             let _ = waitpid(copy, Some(WaitPidFlag::__WALL));

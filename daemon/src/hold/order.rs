@@ -48,8 +48,4 @@ pub struct Outcome {
     pub forked: bool,
     /// How long the threads stood still, ns.
     pub pause_ns: u64,
-    /// Threads that stood still.
-    pub threads: u64,
-    /// Threads that did not stop in time.
-    pub missed: u64,
 }

@@ -31,8 +31,8 @@ pub struct Held {
     pid: u32,
     /// Its threads.
     pub threads: Vec<Stopped>,
-    /// Threads that did not stop in time.
-    pub missed: u64,
+    /// Threads that did not stop in time, and will when they can.
+    pub late: Vec<Pid>,
     seized: HashSet<Pid>,
     /// A stop signal had stopped it before.
     pub was_stopped: bool,
@@ -45,7 +45,7 @@ impl Held {
         let mut held = Self {
             pid,
             threads: Vec::new(),
-            missed: 0,
+            late: Vec::new(),
             seized: HashSet::new(),
             was_stopped: is_stopped(pid),
             since: Instant::now(),
@@ -65,7 +65,7 @@ impl Held {
             }
         }
         if held.threads.is_empty() {
-            return Err(nobody_stopped(held.missed));
+            return Err(nobody_stopped(held.late.len()));
         }
         Ok(held)
     }
@@ -100,7 +100,7 @@ impl Held {
     fn await_stop(&mut self, tid: Pid, deadline: Instant) {
         match stop_of(tid, deadline) {
             Some(registers) => self.threads.push(Stopped { tid, registers }),
-            None if is_there(self.pid, tid) => self.missed += 1,
+            None if is_there(self.pid, tid) => self.late.push(tid),
             None => {}
         }
     }
@@ -126,21 +126,40 @@ impl Held {
         self.seized.remove(&tid);
         self.threads.retain(|thread| thread.tid != tid);
     }
-}
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        for thread in &self.threads {
+    /// Lets all go on that stand still.
+    pub fn release(&mut self) {
+        for thread in self.threads.drain(..) {
             if is_cut_short(&thread.registers) && !hears(self.pid, thread.tid) {
                 let _ = ptrace::setregs(thread.tid, resumed(&thread.registers, false));
             }
             let _ = ptrace::detach(thread.tid, None);
         }
     }
+
+    /// Lets those go on that have come to their stop too late; to be asked again and again, since
+    /// a thread can be let go only while it stands still.
+    pub fn release_late(&mut self) {
+        let now = Instant::now();
+        for tid in std::mem::take(&mut self.late) {
+            match stop_of(tid, now) {
+                Some(registers) => self.threads.push(Stopped { tid, registers }),
+                None if is_there(self.pid, tid) => self.late.push(tid),
+                None => {}
+            }
+        }
+        self.release();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
+    }
 }
 
 /// Why no thread stands still: on a busy machine a live one may not have come to it in time.
-fn nobody_stopped(missed: u64) -> Errno {
+fn nobody_stopped(missed: usize) -> Errno {
     if missed > 0 {
         return Errno::ETIMEDOUT;
     }

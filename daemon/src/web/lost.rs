@@ -128,14 +128,15 @@ fn stood_still(check: &Check) -> String {
     }
 }
 
-fn notes(check: &Check) -> Vec<String> {
+/// What else is to be known of a check, a sentence each.
+pub(crate) fn notes(check: &Check) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(note) = &check.note {
         notes.push(format!("No copy was made: {}.", words::clean(note)));
     }
     if check.threads_missed > 0 {
         notes.push(format!(
-            "{} did not stop in time; their stacks were read whole, so lost blocks may count as reachable.",
+            "{} did not stop in time: what their registers held is not known, and their stacks were read whole, so lost blocks may count as reachable.",
             units::counted(check.threads_missed, "thread")
         ));
     }

@@ -136,9 +136,11 @@ pub(crate) fn facts(process: &Process) -> Vec<(&'static str, String)> {
         Some(_) => facts.push(("at exit", live + " live")),
         None => facts.push(("live", live)),
     }
-    if process.check.is_some() {
+    if let Some(check) = &process.check {
         facts.push(("leaks", classes(process)));
         facts.push(("check", lost::how(process)));
+        let notes = lost::notes(check).into_iter();
+        facts.extend(notes.map(|note| ("note", note)));
     } else if process.state == State::Killed {
         facts.push(("check", lost::how(process)));
     }

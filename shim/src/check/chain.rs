@@ -64,6 +64,7 @@ pub(super) struct Ground<'a, K> {
     pub(super) kept: K,
     pub(super) excluded: &'a mut Excluded,
     pub(super) strict: bool,
+    pub(super) missed: bool,
 }
 
 /// Looks for a chain to what is aimed at, and writes it down.
@@ -83,6 +84,7 @@ pub(super) fn tell(
         kept,
         excluded,
         strict,
+        missed,
     } = ground;
     let mut own_known = false;
     let look = |search: &mut Search<'_>| {
@@ -95,6 +97,7 @@ pub(super) fn tell(
             storage,
             excluded: excluded.ranges(),
             strict,
+            missed,
         };
         roots::walk(&mut sources, search).map(|_| ())
     };

@@ -74,6 +74,7 @@ pub(super) fn look(
         careful: order.facts.missed > 0 && !order.copied,
         ..Plan::within_ns(limit)
     };
+    let missed = order.facts.missed > 0;
     let strict = order.facts.options & option::STRICT != 0;
     let target = *section;
     let wanted = target.asked(order.facts.trigger);
@@ -91,6 +92,7 @@ pub(super) fn look(
                 storage,
                 excluded: excluded.ranges(),
                 strict,
+                missed,
             };
             trouble = roots::walk(&mut sources, walk)?;
             Ok(())
@@ -106,6 +108,7 @@ pub(super) fn look(
             kept,
             excluded: &mut excluded,
             strict,
+            missed,
         };
         chain::tell(target, wanted, aim.as_ref(), ground);
     }

@@ -88,11 +88,17 @@ fn here(trigger: Trigger) {
     }
 }
 
-/// Checks in a process, or a copy of one, that a tracer holds; `threads` are all of its threads. Runs
-/// on a stack in our own statics, and knows neither thread nor lock.
-pub(crate) fn mark(method: Method, trigger: Trigger, threads: &[[u64; stopped::WORDS]]) {
+/// Checks in a process, or a copy of one, that a tracer holds; `threads` are those that stand still,
+/// `missed` did not stop in time. Runs on a stack in our own statics, and knows neither thread nor lock.
+pub(crate) fn mark(
+    method: Method,
+    trigger: Trigger,
+    threads: &[[u64; stopped::WORDS]],
+    missed: u64,
+) {
     let mut facts = Facts::new(trigger, method);
     facts.threads = threads.len() as u64;
+    facts.missed = missed;
     facts.reason = records();
     let stills = Table::<Still>::new(threads.len());
     let Some(mut stills) = stills.filter(|_| facts.reason == Reason::None) else {

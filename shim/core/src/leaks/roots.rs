@@ -53,6 +53,8 @@ pub struct Sources<'a> {
     pub excluded: &'a mut [(usize, usize)],
     /// Only modules' data, stacks and threads' storage.
     pub strict: bool,
+    /// There are threads beside those: what may be a stack of theirs counts as well.
+    pub missed: bool,
 }
 
 /// Why the roots could not be walked.
@@ -126,7 +128,7 @@ impl Sources<'_> {
         match (stacks.next(), stacks.next()) {
             (Some(only), None) if guarded => Some((only.low, mapping.end)),
             (Some(_), _) => Some((mapping.start, mapping.end)),
-            _ if !self.strict => Some((mapping.start, mapping.end)),
+            _ if !self.strict || self.missed && guarded => Some((mapping.start, mapping.end)),
             _ => {
                 let data = module.then(|| end_of_data(mapping)).flatten();
                 let data = data.map(|end| (mapping.start, end));
