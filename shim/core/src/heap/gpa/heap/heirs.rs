@@ -44,7 +44,7 @@ impl Heap {
         }
     }
 
-    pub(super) fn leave(&self) {
+    fn leave(&self) {
         IDLE_HEAPS.fetch_add(1, Ordering::Relaxed);
         self.state.store(HeapState::Idle as u32, Ordering::Release);
     }

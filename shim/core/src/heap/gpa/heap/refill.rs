@@ -54,7 +54,7 @@ impl Heap {
         self.accounts.add(word, 1);
     }
 
-    pub(super) fn fresh_page(&self, class: usize) -> Option<&'static Page> {
+    fn fresh_page(&self, class: usize) -> Option<&'static Page> {
         let slices = u32::try_from(page_slices(class)).ok()?;
         let bin = &self.bins[class];
         // Few blocks may follow a class's first; memory that is resident and free is
@@ -108,7 +108,7 @@ impl Heap {
     }
 
     /// Gives back one page that is kept empty, of at least `slices`.
-    pub(super) fn release_idle_page(&self, slices: u32) -> bool {
+    fn release_idle_page(&self, slices: u32) -> bool {
         for bin in &self.bins {
             if bin.last.get().is_null() {
                 continue;

@@ -49,7 +49,7 @@ impl Heap {
     /// its name in the page and then takes the list (in absorb), a thread that ends
     /// stores Idle and then looks at the list (in park), and here the block is
     /// listed before the page and the state are read. So one of the two sees it.
-    pub(super) fn hand_over(&self, page: &'static Page, block: Block) {
+    fn hand_over(&self, page: &'static Page, block: Block) {
         let Some(owner) = self.other_heap(page) else {
             return;
         };
@@ -63,7 +63,7 @@ impl Heap {
         }
     }
 
-    pub(super) fn list_delayed(&self, block: Block) {
+    fn list_delayed(&self, block: Block) {
         let mut old = self.delayed.load(Ordering::Relaxed);
         loop {
             block.set_next(ptr::with_exposed_provenance_mut(old));

@@ -44,13 +44,7 @@ impl Heap {
     }
 
     /// Books a singleton's usable bytes (whole OS pages) and its run.
-    pub(super) fn set_single_bytes(
-        &self,
-        page: &Page,
-        bytes: usize,
-        old_bytes: usize,
-        old_slices: u32,
-    ) {
+    fn set_single_bytes(&self, page: &Page, bytes: usize, old_bytes: usize, old_slices: u32) {
         let usable = bytes.max(1).next_multiple_of(crate::OS_PAGE_BYTES);
         page.single_bytes.set(usable);
         let run = |slices: u32| i64::from(slices) << SLICE_SHIFT;

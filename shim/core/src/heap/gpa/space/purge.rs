@@ -41,7 +41,7 @@ impl Space {
     }
 
     /// Gives runs that are off the lists to the kernel and lists them as settled.
-    pub(super) fn purge_batch(&self, batch: &[(u32, u32)]) -> usize {
+    fn purge_batch(&self, batch: &[(u32, u32)]) -> usize {
         let mut bytes = 0;
         for &(slice, slices) in batch {
             let start = self.range().0 + ((slice as usize) << SLICE_SHIFT);
@@ -58,7 +58,7 @@ impl Space {
         bytes
     }
 
-    pub(super) fn purge_records(&self) -> usize {
+    fn purge_records(&self) -> usize {
         let chain = self.inner.lock().areas.drain();
         let (chain, bytes) = areas::join(chain, |at, bytes| {
             // SAFETY: whole pages of areas that are off the lists and zero (A1).

@@ -34,7 +34,7 @@ impl Space {
         Some(ptr::with_exposed_provenance_mut(at))
     }
 
-    pub(super) fn fresh_records(&self, areas: &mut Areas, class: usize) -> Option<usize> {
+    fn fresh_records(&self, areas: &mut Areas, class: usize) -> Option<usize> {
         let end = areas.next + areas::area_bytes(class);
         let base = self.records.load(Ordering::Relaxed);
         if end > records_room(self.span.load(Ordering::Relaxed)) {
@@ -50,7 +50,7 @@ impl Space {
 
     /// Makes records usable at least up to `end`; large ones by whole huge pages, for a part of one
     /// that is touched gets small pages for good.
-    pub(super) fn commit_records(&self, areas: &mut Areas, base: usize, end: usize) -> Option<()> {
+    fn commit_records(&self, areas: &mut Areas, base: usize, end: usize) -> Option<()> {
         let from = base + areas.committed;
         let huge = areas.committed >= RECORD_HUGE_FROM;
         let room = records_room(self.span.load(Ordering::Relaxed));
