@@ -1,9 +1,22 @@
 //! One process image: from hello to what remains of it.
+//!
+//! # Design
+//! ```text
+//! here      who it is, its life from arrival to end
+//! look      its numbers anew, samples of resident bytes, growth
+//! answers   what reports ask of the last look
+//! source    the state of a running process, or what is kept of an ended one
+//! resident  the last, highest and fullest sample
+//! ```
+
+mod answers;
+mod look;
+mod resident;
+mod source;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use pageshim_wire::process::word;
 use tokio::sync::Notify;
@@ -12,21 +25,16 @@ use super::bills::Kept;
 use super::charts;
 use super::clock::now_ns;
 use super::judged::Judged;
-use super::procfs;
 use super::whys::Whys;
-use crate::books::book::Book;
-use crate::books::calls::Row;
-use crate::books::ended::Ended;
-use crate::books::growth::{self, Trend};
-use crate::books::leaks::{Detail, Lead};
+use crate::books::growth::Trend;
 use crate::books::misuse::{self, Misused};
-use crate::books::modules::Modules;
-use crate::books::report::{Exit, Pages, State};
+use crate::books::report::{Exit, State};
 use crate::books::summary::Observed;
 use crate::books::suppress::Rules;
 use crate::books::tally::{EVENTS, Tally};
 use crate::ingest::{Arrival, SharedState};
-use crate::whatif::layers;
+use resident::Resident;
+use source::Source;
 
 /// A process image.
 #[derive(Debug)]
@@ -76,23 +84,6 @@ struct Inside {
     rules: Rules,
 }
 
-/// What samples of resident bytes told.
-#[derive(Clone, Copy, Debug, Default)]
-struct Resident {
-    last: u64,
-    peak: u64,
-    /// The page account when most bytes were requested: resident bytes stay
-    /// high for a while after a program has freed everything.
-    at_peak: Option<Pages>,
-}
-
-/// Where the numbers come from.
-#[derive(Debug)]
-enum Source {
-    Live(Arc<SharedState>, Box<Book>),
-    Ended(Box<Ended>),
-}
-
 /// How and when a process ended.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
@@ -123,7 +114,6 @@ impl Record {
     /// The record of a new arrival, and its state.
     pub fn new(arrival: Arrival) -> (Arc<Self>, Arc<SharedState>) {
         let state = Arc::new(arrival.state);
-        let book = Box::new(Book::new(*state.layout()));
         let record = Self {
             token: arrival.hello.token,
             uid: arrival.uid,
@@ -139,7 +129,7 @@ impl Record {
             chart: Mutex::new(None),
             changed: Notify::new(),
             inside: Mutex::new(Inside {
-                source: Source::Live(Arc::clone(&state), book),
+                source: Source::live_from(&state),
                 last: Observed::default(),
                 tally: Tally::default(),
                 start_ns: state.header(word::START_MONOTONIC_NS),
@@ -163,8 +153,7 @@ impl Record {
     pub fn reconnect(&self, state: SharedState) -> (Arc<SharedState>, u64) {
         let state = Arc::new(state);
         let mut inside = self.lock();
-        let book = Box::new(Book::new(*state.layout()));
-        inside.source = Source::Live(Arc::clone(&state), book);
+        inside.source = Source::live_from(&state);
         inside.end = None;
         inside.generation += 1;
         self.active.store(true, Ordering::Release);
@@ -205,23 +194,6 @@ impl Record {
         }
     }
 
-    /// A header word of the state, while there is one.
-    pub fn header(&self, index: usize) -> Option<u64> {
-        match &self.lock().source {
-            Source::Live(state, _) => Some(state.header(index)),
-            Source::Ended(_) => None,
-        }
-    }
-
-    /// The state, while it runs.
-    pub fn state(&self) -> Option<Arc<SharedState>> {
-        let inside = self.lock();
-        match &inside.source {
-            Source::Live(state, _) if inside.end.is_none() => Some(Arc::clone(state)),
-            _ => None,
-        }
-    }
-
     /// The last bill taken.
     pub fn bill(&self) -> Option<Arc<Kept>> {
         self.lock().bill.clone()
@@ -251,140 +223,11 @@ impl Record {
         }
     }
 
-    /// Reads the numbers anew, or gives the final ones.
-    pub fn look(&self) -> Observed {
-        let mut inside = self.lock();
-        inside.look(self);
-        let resident = inside.ask_resident(self).unwrap_or(0);
-        let end_ns = inside.end.map_or_else(now_ns, |end| end.at_ns);
-        let seconds = end_ns.saturating_sub(inside.start_ns) as f64 / 1e9;
-        let mut observed = inside.last.clone();
-        observed.tally = inside.tally.clone();
-        let pages = &mut observed.process.pages;
-        pages.resident_bytes = resident;
-        pages.resident_peak_bytes = inside.resident.peak;
-        pages.resident_last_bytes = inside.resident.last;
-        observed.process.pages_at_peak = inside.resident.at_peak;
-        if let Some(requests) = &observed.requests {
-            observed.process.costs = layers::costs(requests, &observed.process);
-        }
-        if inside.end.is_some() {
-            observed.process.threads.live = 0;
-        }
-        if let Source::Ended(ended) = &inside.source {
-            observed.process.unlisted = ended.unlisted();
-        }
-        observed.process.why = self.whys.newest_first();
-        observed.process.seconds = seconds;
-        observed.process.state = inside.end.map_or(State::Running, |end| end.state);
-        observed.process.exit = inside.end.map(|end| end.exit);
-        observed
-    }
-
-    /// Asks for resident bytes between two looks; false when there is nothing
-    /// to ask any more.
-    pub fn sample(&self) -> bool {
-        let mut inside = self.lock();
-        if inside.end.is_some() {
-            return false;
-        }
-        // The kernel first: after an exit notice it is a race with the end. What
-        // the state says can be read later too.
-        let Some(resident) = inside.resident_now(self) else {
-            return false;
-        };
-        inside.look(self);
-        let Inside {
-            resident: kept,
-            last,
-            ..
-        } = &mut *inside;
-        kept.note(resident, &last.process.pages);
-        inside.note_trend();
-        true
-    }
-
-    /// Bytes per minute of a site, and over how many seconds.
-    pub fn slope(&self, site: u32) -> Option<(f64, f64)> {
-        self.lock().trend.slope(site)
-    }
-
-    /// Live sites as of the last look.
-    pub fn live(&self, min_bytes: u64, most: usize) -> Vec<Lead> {
-        match &self.lock().source {
-            Source::Live(state, book) => book.live(&**state, min_bytes, most),
-            Source::Ended(ended) => ended.live(min_bytes, most),
-        }
-    }
-
-    /// Leads split by what the last check found, where there was one.
-    pub fn by_class(&self, leads: Vec<Lead>) -> Vec<Lead> {
-        let inside = self.lock();
-        let check = inside.last.process.check.as_ref();
-        if check.is_none_or(|check| check.trouble.is_some()) {
-            return leads;
-        }
-        let found = |site| match &inside.source {
-            Source::Live(_, book) => book.found(site),
-            Source::Ended(ended) => ended.found(site),
-        };
-        let split = |lead: Lead| lead.by_class(&found(lead.site));
-        leads.into_iter().flat_map(split).collect()
-    }
-
-    /// Sites by total bytes as of the last look.
-    pub fn largest(&self, most: usize) -> Vec<Lead> {
-        match &self.lock().source {
-            Source::Live(state, book) => book.largest(&**state, most),
-            Source::Ended(ended) => ended.largest(most),
-        }
-    }
-
-    /// Who caused which system calls.
-    pub fn calls(&self) -> Vec<Row> {
-        match &self.lock().source {
-            Source::Live(state, book) => book.calls(&**state),
-            Source::Ended(ended) => ended.calls().to_vec(),
-        }
-    }
-
-    /// OS pages that sites were the first to carve: of all sites, and the first `most`.
-    pub fn touched(&self, most: usize) -> (u64, Vec<Lead>) {
-        match &self.lock().source {
-            Source::Live(state, book) => book.touched(&**state, most),
-            Source::Ended(ended) => ended.touched(most),
-        }
-    }
-
-    /// Stacks and modules for some of the leads.
-    pub fn details(&self, leads: &[Lead]) -> (Vec<Detail>, Modules) {
-        match &mut self.lock().source {
-            Source::Live(state, book) => {
-                book.decode(&**state);
-                let details = leads.iter().map(|lead| book.detail(&**state, lead.site));
-                (details.collect(), book.modules().clone())
-            }
-            Source::Ended(ended) => (ended.details(leads), ended.modules().clone()),
-        }
-    }
-
     /// Notes a frame about misuse.
     pub fn misuse(&self, payload: &[u8]) {
         if let Some(new) = Misused::decode(payload) {
             misuse::note(&mut self.lock().misused, new);
         }
-    }
-
-    /// The last misuses with their stacks, as of the last look, and the modules.
-    pub fn misused(&self) -> (Vec<Misused>, Modules) {
-        let mut inside = self.lock();
-        inside.learn_misuse();
-        let modules = match &inside.source {
-            _ if inside.misused.is_empty() => Modules::default(),
-            Source::Live(_, book) => book.modules().clone(),
-            Source::Ended(ended) => ended.modules().clone(),
-        };
-        (inside.misused.iter().cloned().collect(), modules)
     }
 
     /// Takes the final look, keeps what is worth keeping and closes the memfd.
@@ -398,10 +241,7 @@ impl Record {
         }
         inside.look(self);
         inside.learn_misuse();
-        if let Source::Live(state, book) = &mut inside.source {
-            let ended = Ended::of(book, &**state);
-            inside.source = Source::Ended(Box::new(ended));
-        }
+        inside.source.end();
         inside.end = Some(end);
         inside.bill = inside.bill.as_deref().map(|kept| Arc::new(kept.ended()));
         drop(inside);
@@ -417,123 +257,5 @@ impl Record {
         if let Ok(mut chart) = self.chart.try_lock() {
             *chart = None;
         }
-    }
-
-    /// Sites kept after the end: what the budget counts.
-    pub fn kept_sites(&self) -> usize {
-        match &self.lock().source {
-            Source::Live(..) => 0,
-            Source::Ended(ended) => ended.len(),
-        }
-    }
-
-    /// Name and counters, for the totals of forgotten processes.
-    pub fn remains(&self) -> (String, Tally) {
-        let inside = self.lock();
-        (inside.last.process.name.clone(), inside.tally.clone())
-    }
-}
-
-impl Inside {
-    /// Reads what can be read; a state that cannot be keeps its last numbers.
-    fn look(&mut self, record: &Record) {
-        if let Source::Live(state, book) = &mut self.source
-            && let Some(observed) = book.look(&**state)
-        {
-            self.tally.raise(&observed.tally);
-            if observed.process.check.is_some() && self.rules.is_empty() {
-                self.rules = book.rules(&**state);
-            }
-            self.last = observed;
-        }
-        let seen = record
-            .events
-            .each_ref()
-            .map(|counter| counter.load(Ordering::Relaxed));
-        self.tally.raise_events(&seen);
-    }
-
-    /// Notes how much the largest sites hold, when it is time: no more than a hundredth of it.
-    fn note_trend(&mut self) {
-        let seconds = now_ns().saturating_sub(self.start_ns) as f64 / 1e9;
-        let Source::Live(state, book) = &self.source else {
-            return;
-        };
-        if !self.trend.is_due(seconds) {
-            return;
-        }
-        let started = Instant::now();
-        let leads = book.live(&**state, 0, growth::SITES_MAX);
-        let bytes = |lead: &Lead| (lead.site, lead.amount().bytes);
-        let largest: Vec<(u32, u64)> = leads.iter().map(bytes).collect();
-        let rest = 100.0 * started.elapsed().as_secs_f64();
-        self.trend.note(seconds, rest, &largest);
-    }
-
-    /// Finds the stacks of misuses while there is a state to find them in.
-    fn learn_misuse(&mut self) {
-        if self.misused.is_empty() {
-            return;
-        }
-        if let Source::Live(state, book) = &mut self.source {
-            book.decode(&**state);
-            for misused in &mut self.misused {
-                misused.learn(|site| book.detail(&**state, site));
-            }
-        }
-    }
-
-    /// Resident bytes of the heap; `None` when it ended or the kernel does not say.
-    fn resident_now(&self, record: &Record) -> Option<u64> {
-        let (Source::Live(state, _), None) = (&self.source, self.end) else {
-            return None;
-        };
-        let base = state.header(word::HEAP_BASE);
-        let bytes = state.header(word::HEAP_RESERVED);
-        procfs::resident(record.peer_pid, base, bytes)
-    }
-
-    /// The same, remembered with the account just read.
-    fn ask_resident(&mut self, record: &Record) -> Option<u64> {
-        let resident = self.resident_now(record)?;
-        self.resident.note(resident, &self.last.process.pages);
-        Some(resident)
-    }
-}
-
-impl Resident {
-    fn note(&mut self, resident: u64, account: &Pages) {
-        self.last = resident;
-        self.peak = self.peak.max(resident);
-        let most = self.at_peak.map(|pages| pages.requested_bytes);
-        if most.is_none_or(|most| account.requested_bytes > most) {
-            self.at_peak = Some(Pages {
-                resident_bytes: resident,
-                resident_peak_bytes: self.peak,
-                resident_last_bytes: resident,
-                ..*account
-            });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Goal: the highest sample is kept, and the account of the fullest. Method: up, then down.
-    #[test]
-    fn the_fullest_sample_keeps_its_account() {
-        let mut resident = Resident::default();
-        let account = |requested_bytes| Pages {
-            requested_bytes,
-            ..Pages::default()
-        };
-        for (bytes, requested) in [(10, 1), (50, 9), (60, 2), (20, 3)] {
-            resident.note(bytes, &account(requested));
-        }
-        let at_peak = resident.at_peak.expect("sampled");
-        assert_eq!((resident.last, resident.peak), (20, 60));
-        assert_eq!((at_peak.requested_bytes, at_peak.resident_bytes), (9, 50));
     }
 }
