@@ -1,21 +1,32 @@
 //! One thread of a held process, lent to have its heap checked.
+//!
+//! # Design
+//! ```text
+//! eligible  whether the process may be held
+//! choice    which thread is lent
+//! door      where it enters the shim, and what it finds written there
+//! here      the order of it: stop, send, wait for the fork or the mark, let go
+//! ```
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+mod choice;
+mod door;
+mod eligible;
+
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::libc::{self, user_regs_struct};
+use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use pageshim_wire::check::{Method, Reason, Trigger, saved, stopped};
-use pageshim_wire::filters;
+use pageshim_wire::check::{Method, Reason};
 
-use super::order::{Door, Order, Outcome};
-use super::resume::{resumed, saved_words};
-use super::threads::{Held, Stopped, hears};
+use super::order::{Order, Outcome};
+use super::threads::{Held, Stopped};
+use choice::choose;
+use door::{Memory, is_behind};
+use eligible::{has_own_filter, maps_state};
 
 /// Longest time to stop all threads.
 const STOP: Duration = Duration::from_millis(500);
@@ -100,137 +111,6 @@ fn stop(order: &Order) -> Result<Held, Errno> {
         Some(tid) if !see_home(order, &mut held, tid) => Err(Errno::ETIMEDOUT),
         _ => Ok(held),
     }
-}
-
-/// True for a thread behind the door, or on its stack.
-fn is_behind(door: &Door, thread: &Stopped) -> bool {
-    const CODE_BYTES: u64 = 1024;
-    const STACK_BYTES: u64 = 256 * 1024;
-    let inside = |at: u64, from: u64, bytes: u64| at.wrapping_sub(from) < bytes;
-    inside(thread.registers.rip, door.entry, CODE_BYTES)
-        || inside(
-            thread.registers.rsp,
-            door.stack.wrapping_sub(STACK_BYTES),
-            STACK_BYTES,
-        )
-}
-
-/// True when the held process maps the state that the order is about.
-fn maps_state(order: &Order) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{}/maps", order.pid)).unwrap_or_default();
-    maps.lines().any(|line| is_state(line, order.state_inode))
-}
-
-fn is_state(line: &str, inode: u64) -> bool {
-    let mut fields = line.split_whitespace().skip(4);
-    let same = fields
-        .next()
-        .is_some_and(|field| field.parse() == Ok(inode));
-    same && fields.next() == Some("/memfd:pageshim")
-}
-
-/// True where a filter of system calls came since the program began, or may have. One it
-/// began under is made for programs that fork.
-fn has_own_filter(order: &Order) -> bool {
-    let status = fs::read(format!("/proc/{}/status", order.pid)).unwrap_or_default();
-    filters::count(&status).is_none_or(|now| now > 0 && now + 1 != order.filters)
-}
-
-/// The thread that is disturbed least: best one in no system call.
-fn choose(pid: u32, threads: &[Stopped]) -> Option<Pid> {
-    ranked(threads, |tid| hears(pid, tid))
-}
-
-/// Whether a signal waits for a thread takes a file to know, while all stand still: only those
-/// that come into question are asked about.
-fn ranked(threads: &[Stopped], hears: impl Fn(Pid) -> bool) -> Option<Pid> {
-    const USER_CODE: u64 = 0x33;
-    const RESTART_RESTARTBLOCK: i64 = -516;
-    let rank = |thread: &&Stopped| {
-        let registers = &thread.registers;
-        let in_call = registers.orig_rax.cast_signed() >= 0;
-        let timed = in_call && registers.rax.cast_signed() == RESTART_RESTARTBLOCK;
-        u32::from(in_call) + u32::from(timed)
-    };
-    let fits = |thread: &&Stopped| thread.registers.cs == USER_CODE;
-    let mut fit: Vec<&Stopped> = threads.iter().filter(fits).collect();
-    fit.sort_by_key(rank);
-    let quiet = fit.iter().find(|thread| !hears(thread.tid));
-    quiet.or(fit.first()).map(|thread| thread.tid)
-}
-
-/// The process's memory, to write where its shim said.
-struct Memory {
-    file: File,
-    door: Door,
-}
-
-impl Memory {
-    fn open(order: &Order) -> Result<Self, Errno> {
-        let path = format!("/proc/{}/mem", order.pid);
-        let file = OpenOptions::new().read(true).write(true).open(path);
-        let file =
-            file.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-        Ok(Self {
-            file,
-            door: order.door,
-        })
-    }
-
-    fn write(&self, address: u64, words: &[u64]) -> Result<(), Errno> {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.file
-            .write_all_at(&bytes, address)
-            .map_err(|_| Errno::EFAULT)
-    }
-
-    fn write_threads(&self, held: &Held) -> Result<(), Errno> {
-        let room = usize::try_from(self.door.threads_max.saturating_sub(1)).unwrap_or(0);
-        let threads = &held.threads;
-        let kept = threads.get(..threads.len().min(room)).unwrap_or(&[]);
-        let missed = held.late.len() + threads.len() - kept.len();
-        let mut words = Vec::with_capacity((kept.len() + 1) * stopped::WORDS);
-        for thread in kept {
-            let registers = saved_words(&thread.registers);
-            words.push(thread.tid.as_raw().cast_unsigned().into());
-            words.push(registers[saved::SP]);
-            words.extend_from_slice(&registers[..15]);
-            words.push(thread.registers.fs_base);
-        }
-        let mut end = [0; stopped::WORDS];
-        end[stopped::MISSED] = missed as u64;
-        words.extend_from_slice(&end);
-        self.write(self.door.threads, &words)
-    }
-
-    /// What the entry wrote when it was done, 0 before.
-    fn answer(&self) -> i64 {
-        let mut bytes = [0; 8];
-        let at = self.door.saved + saved::CHILD as u64 * 8;
-        let read = self.file.read_exact_at(&mut bytes, at);
-        read.map_or(-1, |()| i64::from_le_bytes(bytes))
-    }
-
-    /// Sends the lent thread through the door.
-    fn send(&self, pid: u32, thread: &Stopped, method: Method) -> Result<(), Errno> {
-        let goes_on_with = resumed(&thread.registers, hears(pid, thread.tid));
-        self.write(self.door.saved, &saved_words(&goes_on_with))?;
-        ptrace::setregs(thread.tid, through(&self.door, &thread.registers, method))?;
-        ptrace::cont(thread.tid, None)
-    }
-}
-
-/// Registers at the door.
-fn through(door: &Door, registers: &user_regs_struct, method: Method) -> user_regs_struct {
-    const DIRECTION_AND_TRAP: u64 = 0x400 | 0x100;
-    let mut at_door = *registers;
-    at_door.rip = door.entry;
-    at_door.rsp = door.stack & !15;
-    at_door.rdi = method as u64;
-    at_door.rsi = Trigger::Request as u64;
-    at_door.orig_rax = u64::MAX;
-    at_door.eflags &= !DIRECTION_AND_TRAP;
-    at_door
 }
 
 fn lent_thread(held: &Held, lent: Pid) -> Result<Stopped, Errno> {
@@ -350,68 +230,4 @@ fn mark_in_place(
         see_home(order, held, lent);
     }
     Ok(done)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    fn stopped(tid: i32, call: i64, answer: i64, cs: u64) -> Stopped {
-        let mut registers = crate::hold::threads::blank();
-        registers.orig_rax = call.cast_unsigned();
-        registers.rax = answer.cast_unsigned();
-        registers.cs = cs;
-        Stopped {
-            tid: Pid::from_raw(tid),
-            registers,
-        }
-    }
-
-    // Goal: the thread that is disturbed least is lent, and few are asked about. Method: 200 threads in
-    // calls, one that runs; then signals wait for some.
-    #[test]
-    fn one_that_is_disturbed_least_is_lent() {
-        let mut threads: Vec<_> = (1..=200).map(|tid| stopped(tid, 202, -512, 0x33)).collect();
-        threads[0] = stopped(1, 35, -516, 0x33);
-        threads[1] = stopped(2, -1, 0, 0x23);
-        threads[99] = stopped(100, -1, 0, 0x33);
-        let lent = |heard: &dyn Fn(i32) -> bool| {
-            let asked = Cell::new(0);
-            let hears = |tid: Pid| {
-                asked.set(asked.get() + 1);
-                heard(tid.as_raw())
-            };
-            (ranked(&threads, hears).map(Pid::as_raw), asked.get())
-        };
-        assert_eq!(lent(&|_| false), (Some(100), 1), "it is in no call");
-        assert_eq!(lent(&|tid| tid == 100), (Some(3), 2), "a signal waits");
-        assert_eq!(lent(&|tid| tid != 1), (Some(1), 199), "a timed call");
-        assert_eq!(lent(&|_| true), (Some(100), 199), "all hear one");
-        assert_eq!(
-            ranked(&threads[1..2], |_| false),
-            None,
-            "another kind of code"
-        );
-    }
-
-    // Goal: only the state itself is taken for it. Method: lines of a maps file.
-    #[test]
-    fn a_state_is_known_by_its_inode() {
-        let line = |inode: &str, name: &str| {
-            is_state(
-                &format!("7f00-7f10 rw-s 00000000 00:01 {inode} {name}"),
-                1234,
-            )
-        };
-        assert!(line(
-            "1234",
-            "                     /memfd:pageshim (deleted)"
-        ));
-        assert!(!line("12345", "/memfd:pageshim (deleted)"));
-        assert!(!line("1234", "/memfd:other (deleted)"));
-        assert!(!line("1234", "/tmp/x /memfd:pageshim"));
-        assert!(!is_state("", 0) && !is_state("7f00-7f10 rw-p 0 00:00 0", 0));
-    }
 }
