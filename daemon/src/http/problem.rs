@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::negotiate;
-use crate::web::assets::{ASSETS, Assets};
+use crate::web::base::Base;
 
 /// What went wrong, for whoever asked.
 #[derive(Clone, Debug)]
@@ -51,11 +51,7 @@ impl IntoResponse for Problem {
 #[derive(Template)]
 #[template(path = "error.html")]
 struct Page<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
+    base: Base<'a>,
     status: u16,
     title: &'a str,
     detail: &'a str,
@@ -74,11 +70,7 @@ pub(crate) async fn for_browsers(request: Request, next: Next) -> Response {
         return response;
     };
     let page = Page {
-        assets: &ASSETS,
-        root: &root,
-        standalone: false,
-        css: "",
-        refresh: 0,
+        base: Base::below(&root),
         status: problem.status.as_u16(),
         title: problem.title(),
         detail: &problem.detail,

@@ -1,7 +1,30 @@
 //! The processes a page's filter lets choose from.
 
+use super::view::View;
 use super::words;
 use crate::books::report::Process;
+
+/// What the form of a page of processes shows, and the query its links keep.
+pub(super) struct Chosen<'a> {
+    /// The view as a query.
+    pub(super) query: String,
+    /// The processes to choose from.
+    pub(super) choices: Vec<Choice<'a>>,
+    /// A process that was asked for by name, or that is not known.
+    pub(super) other: Option<&'a str>,
+}
+
+impl<'a> Chosen<'a> {
+    /// Of all processes those the view asks for.
+    pub(super) fn of(all: &'a [Process], view: &'a View) -> Self {
+        let wanted = view.process.as_deref();
+        Self {
+            query: view.query(),
+            choices: choices(all, wanted),
+            other: other(all, wanted),
+        }
+    }
+}
 
 /// One of them.
 pub(super) struct Choice<'a> {
@@ -16,7 +39,7 @@ pub(super) fn is(process: &Process, name: &str) -> bool {
 }
 
 /// All of them, the one that is `wanted` selected.
-pub(super) fn choices<'a>(all: &'a [Process], wanted: Option<&str>) -> Vec<Choice<'a>> {
+fn choices<'a>(all: &'a [Process], wanted: Option<&str>) -> Vec<Choice<'a>> {
     all.iter()
         .map(|process| Choice {
             process,

@@ -7,8 +7,8 @@ mod totals;
 use askama::Template;
 
 use crate::books::report::{Process, Report};
-use crate::web::assets::{ASSETS, Assets};
-use crate::web::choice::{self, Choice};
+use crate::web::base::Base;
+use crate::web::choice::Chosen;
 use crate::web::lost::{self, Lost};
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::{CLASSES, Sort, View};
@@ -25,18 +25,11 @@ const CHECKS: usize = 4;
 #[derive(Template)]
 #[template(path = "leaks.html")]
 struct Leaks<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
+    base: Base<'a>,
+    chosen: Chosen<'a>,
     view: &'a View,
-    query: String,
     /// The map of the process that is chosen, or of one.
     map: String,
-    choices: Vec<Choice<'a>>,
-    /// A process that was asked for by name, or that is not known.
-    other: Option<&'a str>,
     classes: &'a [&'a str],
     processes: Vec<Title<'a>>,
     totals: Totals,
@@ -93,18 +86,18 @@ pub(crate) fn render(
     report: &Report,
     view: &View,
 ) -> Result<String, askama::Error> {
-    page(all, report, view, false).render()
+    page(all, report, view, Base::served(view.refresh)).render()
 }
 
 /// The same in one file, without form and script, for `pageshim report --format html`.
 pub(crate) fn standalone(report: &Report) -> String {
     let view = View::default();
-    page(&[], report, &view, true)
+    page(&[], report, &view, Base::standalone())
         .render()
         .unwrap_or_else(|error| format!("{error}\n"))
 }
 
-fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: bool) -> Leaks<'a> {
+fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, base: Base<'a>) -> Leaks<'a> {
     let about = About::of(&report.processes);
     let pages = sum(about.pages.iter().copied());
     let totals = totals(report);
@@ -114,19 +107,13 @@ fn page<'a>(all: &'a [Process], report: &'a Report, view: &'a View, standalone: 
         .map(|process| process.live.bytes)
         .sum();
     Leaks {
-        assets: &ASSETS,
-        root: "",
-        standalone,
-        css: if standalone { ASSETS.style.body } else { "" },
-        refresh: view.refresh,
+        base,
+        chosen: Chosen::of(all, view),
         view,
-        query: view.query(),
         map: match &view.process {
             Some(process) => format!("pages?process={}", query::encode(process)),
             None => "pages".to_owned(),
         },
-        other: choice::other(all, view.process.as_deref()),
-        choices: choice::choices(all, view.process.as_deref()),
         classes: &CLASSES,
         processes: report.processes.iter().map(title).collect(),
         totals,

@@ -2,6 +2,7 @@
 
 pub(crate) mod assets;
 pub(crate) mod bar;
+pub(crate) mod base;
 mod choice;
 pub(crate) mod csv;
 pub(crate) mod findings;

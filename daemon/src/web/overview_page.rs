@@ -6,8 +6,8 @@ use std::path::Path;
 use askama::Template;
 
 use crate::books::report::{Pages, Process, Report, State};
-use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
+use crate::web::base::Base;
 use crate::web::{query, units, words};
 
 /// Processes shown as cards; the others are rows of a table.
@@ -17,11 +17,7 @@ const CARDS: usize = 12;
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Overview<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
+    base: Base<'a>,
     running: usize,
     sampled: Option<String>,
     ended: usize,
@@ -115,11 +111,7 @@ pub(crate) fn render(
     };
     let rows = cards.split_off(cards.len().min(CARDS));
     Overview {
-        assets: &ASSETS,
-        root: "",
-        standalone: false,
-        css: "",
-        refresh,
+        base: Base::served(refresh),
         running,
         sampled: words::sampled(&report.processes),
         ended: report.processes.len() - running,

@@ -4,7 +4,7 @@ use askama::Template;
 
 use crate::books::report::{Process, State};
 use crate::heatmap::report::{Asked, Chart, Heap, Holder, Place, Toucher, is_merged};
-use crate::web::assets::{ASSETS, Assets};
+use crate::web::base::Base;
 use crate::web::overview_page::{Figure, figure};
 use crate::web::{choice, query, units, words};
 
@@ -66,11 +66,7 @@ impl Wish {
 #[derive(Template)]
 #[template(path = "pages.html")]
 struct Page<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
+    base: Base<'a>,
     query: String,
     chart: &'a Chart,
     choices: Vec<Choice>,
@@ -132,11 +128,7 @@ pub(crate) fn render(all: &[Process], chart: &Chart, wish: &Wish) -> Result<Stri
         sites.any(|holder| holder.site == **site)
     };
     Page {
-        assets: &ASSETS,
-        root: "",
-        standalone: false,
-        css: "",
-        refresh: wish.refresh,
+        base: Base::served(wish.refresh),
         query: wish.query(),
         chart,
         choices: running.map(choice).collect(),

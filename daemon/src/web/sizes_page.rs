@@ -4,9 +4,9 @@ use askama::Template;
 
 use crate::books::report::Process;
 use crate::books::sizes::{Entry, Size, Sizes};
-use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
-use crate::web::choice::{self, Choice};
+use crate::web::base::Base;
+use crate::web::choice::Chosen;
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::View;
 use crate::web::{query, units};
@@ -17,14 +17,8 @@ const SECTIONS: usize = 16;
 #[derive(Template)]
 #[template(path = "sizes.html")]
 struct Page<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
-    query: String,
-    choices: Vec<Choice<'a>>,
-    other: Option<&'a str>,
+    base: Base<'a>,
+    chosen: Chosen<'a>,
     legend: Vec<Part>,
     sections: Vec<Section<'a>>,
     /// Processes left out.
@@ -58,18 +52,11 @@ struct Row {
 
 /// The page. `all` are the processes to choose from.
 pub(crate) fn render(all: &[Process], sizes: &Sizes, view: &View) -> Result<String, askama::Error> {
-    let wanted = view.process.as_deref();
     let mut entries: Vec<&Entry> = sizes.processes.iter().collect();
     entries.sort_by_key(|entry| entry.state != "running");
     Page {
-        assets: &ASSETS,
-        root: "",
-        standalone: false,
-        css: "",
-        refresh: view.refresh,
-        query: view.query(),
-        choices: choice::choices(all, wanted),
-        other: choice::other(all, wanted),
+        base: Base::served(view.refresh),
+        chosen: Chosen::of(all, view),
         legend: bar::stacked(&parts(&Size::default())),
         more: entries.len().saturating_sub(SECTIONS),
         sections: entries.into_iter().take(SECTIONS).map(section).collect(),

@@ -4,8 +4,8 @@ use askama::Template;
 
 use crate::books::report::Process;
 use crate::books::syscalls::{Entry, Made, Pairs, Site, Syscalls};
-use crate::web::assets::{ASSETS, Assets};
-use crate::web::choice::{self, Choice};
+use crate::web::base::Base;
+use crate::web::choice::Chosen;
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::View;
 use crate::web::{headline, query, units, words};
@@ -16,14 +16,8 @@ const SECTIONS: usize = 16;
 #[derive(Template)]
 #[template(path = "syscalls.html")]
 struct Page<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
-    query: String,
-    choices: Vec<Choice<'a>>,
-    other: Option<&'a str>,
+    base: Base<'a>,
+    chosen: Chosen<'a>,
     sections: Vec<Section<'a>>,
 }
 
@@ -57,17 +51,10 @@ pub(crate) fn render(
     syscalls: &Syscalls,
     view: &View,
 ) -> Result<String, askama::Error> {
-    let wanted = view.process.as_deref();
     let entries = syscalls.processes.iter().take(SECTIONS);
     Page {
-        assets: &ASSETS,
-        root: "",
-        standalone: false,
-        css: "",
-        refresh: view.refresh,
-        query: view.query(),
-        choices: choice::choices(all, wanted),
-        other: choice::other(all, wanted),
+        base: Base::served(view.refresh),
+        chosen: Chosen::of(all, view),
         sections: entries.map(section).collect(),
     }
     .render()

@@ -4,9 +4,9 @@ use askama::Template;
 
 use crate::bill::report::{Bill, Entry, Outside, Pinner, Shares, Waste};
 use crate::books::report::Process;
-use crate::web::assets::{ASSETS, Assets};
 use crate::web::bar::{self, Part};
-use crate::web::choice::{self, Choice};
+use crate::web::base::Base;
+use crate::web::choice::Chosen;
 use crate::web::overview_page::{Figure, figure};
 use crate::web::view::View;
 use crate::web::{headline, names, query, units, words};
@@ -14,14 +14,8 @@ use crate::web::{headline, names, query, units, words};
 #[derive(Template)]
 #[template(path = "waste.html")]
 struct Page<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
-    query: String,
-    choices: Vec<Choice<'a>>,
-    other: Option<&'a str>,
+    base: Base<'a>,
+    chosen: Chosen<'a>,
     entries: Vec<Section<'a>>,
 }
 
@@ -72,16 +66,9 @@ struct Line<'a> {
 
 /// The page. `all` are the processes to choose from.
 pub(crate) fn render(all: &[Process], waste: &Waste, view: &View) -> Result<String, askama::Error> {
-    let wanted = view.process.as_deref();
     Page {
-        assets: &ASSETS,
-        root: "",
-        standalone: false,
-        css: "",
-        refresh: view.refresh,
-        query: view.query(),
-        choices: choice::choices(all, wanted),
-        other: choice::other(all, wanted),
+        base: Base::served(view.refresh),
+        chosen: Chosen::of(all, view),
         entries: waste.processes.iter().map(section).collect(),
     }
     .render()

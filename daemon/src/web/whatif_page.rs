@@ -3,8 +3,8 @@
 use askama::Template;
 
 use crate::books::report::Process;
-use crate::web::assets::{ASSETS, Assets};
-use crate::web::choice::{self, Choice};
+use crate::web::base::Base;
+use crate::web::choice::Chosen;
 use crate::web::view::View;
 use crate::web::{query, units};
 use crate::whatif::report::{Cost, Entry, Site, WhatIf};
@@ -17,14 +17,8 @@ const SITES: usize = 20;
 #[derive(Template)]
 #[template(path = "whatif.html")]
 struct Page<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
-    query: String,
-    choices: Vec<Choice<'a>>,
-    other: Option<&'a str>,
+    base: Base<'a>,
+    chosen: Chosen<'a>,
     sections: Vec<Section<'a>>,
     /// Processes left out.
     more: usize,
@@ -63,17 +57,10 @@ pub(crate) fn render(
     whatif: &WhatIf,
     view: &View,
 ) -> Result<String, askama::Error> {
-    let wanted = view.process.as_deref();
     let entries = &whatif.processes;
     Page {
-        assets: &ASSETS,
-        root: "",
-        standalone: false,
-        css: "",
-        refresh: view.refresh,
-        query: view.query(),
-        choices: choice::choices(all, wanted),
-        other: choice::other(all, wanted),
+        base: Base::served(view.refresh),
+        chosen: Chosen::of(all, view),
         more: entries.len().saturating_sub(SECTIONS),
         sections: entries.iter().take(SECTIONS).map(section).collect(),
     }

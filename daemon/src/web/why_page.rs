@@ -4,8 +4,8 @@ use askama::Template;
 
 use crate::books::report::{Process, State};
 use crate::books::why::{Entry, Link, Why, Whys};
-use crate::web::assets::{ASSETS, Assets};
-use crate::web::choice::{self, Choice};
+use crate::web::base::Base;
+use crate::web::choice::Chosen;
 use crate::web::view::View;
 use crate::web::why_text::{self, Step};
 use crate::web::{query, units, words};
@@ -16,14 +16,8 @@ const SECTIONS: usize = 8;
 #[derive(Template)]
 #[template(path = "why.html")]
 struct Page<'a> {
-    assets: &'a Assets,
-    root: &'a str,
-    standalone: bool,
-    css: &'static str,
-    refresh: u32,
-    query: String,
-    choices: Vec<Choice<'a>>,
-    other: Option<&'a str>,
+    base: Base<'a>,
+    chosen: Chosen<'a>,
     sections: Vec<Section<'a>>,
     /// Processes left out.
     more: usize,
@@ -58,17 +52,10 @@ pub(crate) struct Row<'a> {
 
 /// The page. `all` are the processes to choose from.
 pub(crate) fn render(all: &[Process], whys: &Whys, view: &View) -> Result<String, askama::Error> {
-    let wanted = view.process.as_deref();
     let entries = &whys.processes;
     Page {
-        assets: &ASSETS,
-        root: "",
-        standalone: false,
-        css: "",
-        refresh: view.refresh,
-        query: view.query(),
-        choices: choice::choices(all, wanted),
-        other: choice::other(all, wanted),
+        base: Base::served(view.refresh),
+        chosen: Chosen::of(all, view),
         more: entries.len().saturating_sub(SECTIONS),
         sections: entries.iter().take(SECTIONS).map(section).collect(),
     }
