@@ -60,8 +60,12 @@ static BELOW: AtomicUsize = AtomicUsize::new(64 << 10);
 /// Of the control block itself: glibc's `struct pthread`.
 const ABOVE: usize = 2432;
 
-/// Asks the loader how much storage a thread has. Once, from the constructor.
+/// The first thread's control block.
+static FIRST: AtomicUsize = AtomicUsize::new(0);
+
+/// Asks the loader how much storage a thread has. Once, from the constructor, which the first thread runs.
 pub(crate) fn learn() {
+    FIRST.store(control_block(), Ordering::Relaxed);
     type Ask = unsafe extern "C" fn(*mut usize, *mut usize);
     let (mut bytes, mut align) = (0, 0);
     // SAFETY: a C string, and a function that has this type since threads have storage.
@@ -82,6 +86,11 @@ pub(crate) fn learn() {
 /// How much of a thread's storage lies below its control block, and how much from there on.
 pub(crate) fn around() -> (usize, usize) {
     (BELOW.load(Ordering::Relaxed), ABOVE)
+}
+
+/// The control block of the process's first thread; of a forked child, that of its parent's.
+pub(crate) fn first() -> usize {
+    FIRST.load(Ordering::Relaxed)
 }
 
 /// The thread's control block: who this thread is, without a call.

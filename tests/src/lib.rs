@@ -13,6 +13,7 @@
 //!   job           one program run, with a deadline
 //!   patience      the deadline of everything that is waited for
 //!   programs      victims from tests/programs, compiled once
+//!   ways          how a running program is checked, each way forced
 //!   setting       settings of the whole system, changed for a moment
 //!   places, temp  where the built files are; directories that go away
 //! ```
@@ -36,6 +37,7 @@ pub mod temp;
 pub mod trial;
 pub mod underrun;
 pub mod view;
+pub mod ways;
 
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ pub use setting::Setting;
 pub use temp::Temp;
 pub use trial::{Preload, Trial};
 pub use view::View;
+pub use ways::Way;
 
 /// How long a case waits for something that normally takes milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -199,6 +199,31 @@ pub fn check_planted(run: &Run, name: &str, planted: &[Planted], what: &str) {
     assert_eq!(live.bytes, number(&process["live"], "bytes"), "{what}");
 }
 
+/// Holds a report to what was planted: that and nothing else is lost.
+///
+/// # Panics
+/// When it says anything else.
+#[track_caller]
+pub fn check_found(view: &View, process: &Value, planted: &[Planted], what: &str) {
+    for (function, class, blocks, bytes) in planted {
+        let held = Held {
+            blocks: *blocks,
+            bytes: *bytes,
+        };
+        let expected = BTreeMap::from([((*class).to_owned(), held)]);
+        assert_eq!(
+            classes(view, process, function),
+            expected,
+            "{what}: {function}"
+        );
+    }
+    let other = view.leaks_of(process).find(|leak| {
+        let name = leak["stack"][0]["function"].as_str().unwrap_or("");
+        leak["class"] != "reachable" && !planted.iter().any(|(its, ..)| *its == bare(name))
+    });
+    assert!(other.is_none(), "{what}: {other:#?}");
+}
+
 /// A loss record of Memcheck's: class, amount, functions from the allocation's caller on.
 type Record = (String, Held, Vec<String>);
 

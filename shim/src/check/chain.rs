@@ -9,6 +9,7 @@ use pageshim_wire::check::{CHAIN_MAX, Chain, LINK_WORDS, Trigger, Wanted, link, 
 
 use super::Section;
 use super::marking::Excluded;
+use crate::tls;
 use crate::world::SPACES;
 
 impl Section {
@@ -95,6 +96,7 @@ pub(super) fn tell(
         let mut sources = Sources {
             threads,
             storage,
+            first: tls::first(),
             excluded: excluded.ranges(),
             strict,
             missed,

@@ -90,6 +90,7 @@ pub(super) fn look(
             let mut sources = Sources {
                 threads: stills,
                 storage,
+                first: tls::first(),
                 excluded: excluded.ranges(),
                 strict,
                 missed,

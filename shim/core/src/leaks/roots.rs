@@ -2,9 +2,9 @@
 //!
 //! # Design
 //! Every readable and writable mapping is a root, less the ranges the caller excludes. In a
-//! mapping that one thread's stack pointer lies in, and that begins behind inaccessible memory
-//! (as the C library's stacks do) or is the kernel's stack, what lies below that pointer is
-//! dead and left out. Where a mapping holds several stacks, all of it counts. Thread-local
+//! thread's own stack, as the C library or the kernel made it, what lies below the stack pointer
+//! is dead and left out. Where a thread runs on another stack (a coroutine's, a handler's), all of
+//! its own counts, and all of the mapping the other lies in: there may be more of them. Thread-local
 //! storage and thread-specific values lie above the stack or in mappings of their own.
 //!
 //! With [`Sources::strict`], only modules' data, stacks and threads' storage count, as in
@@ -30,7 +30,8 @@ pub struct Still {
     pub registers: [usize; 15],
     /// Its id, 0 where it is not known.
     pub tid: u32,
-    /// Its control block, behind its thread-local storage; 0 where it is not known.
+    /// Its control block, behind its thread-local storage, in the mapping of its stack but for the
+    /// first thread's; 0 where it is not known.
     pub control: usize,
 }
 
@@ -49,6 +50,8 @@ pub struct Sources<'a> {
     pub threads: &'a [Still],
     /// The threads' storage, which counts also when `strict`, wherever it lies.
     pub storage: &'a [(usize, usize)],
+    /// The first thread's control block, which is not in the mapping of its stack; 0 where it is not known.
+    pub first: usize,
     /// Ranges that are no roots; sorted by this module.
     pub excluded: &'a mut [(usize, usize)],
     /// Only modules' data, stacks and threads' storage.
@@ -89,9 +92,9 @@ pub fn walk(sources: &mut Sources<'_>, walk: &mut impl Takes) -> Result<Option<T
         let module =
             (named && !mapping.shared) || (adjacent && before.module && mapping.path.is_empty());
         if mapping.readable && mapping.writable && !is_device(mapping.path) {
-            let guarded = adjacent && before.closed || mapping.path == b"[stack]";
-            if let Some(part) = sources.part_of(mapping, guarded, module) {
-                let kind = sources.kind_of(mapping, module);
+            let own = sources.own_stack(mapping, adjacent && before.closed);
+            if let Some(part) = sources.part_of(mapping, &own, module) {
+                let kind = sources.kind_of(mapping, &own, module);
                 result = sources.give(walk, part, mapping.shared, kind);
             }
         }
@@ -112,12 +115,52 @@ fn is_device(path: &[u8]) -> bool {
     path.starts_with(b"/dev/") && !harmless || path.starts_with(b"/memfd:pageshim")
 }
 
+/// Whose stack a mapping is, as the C library or the kernel made it.
+enum Own<'a> {
+    Nobody,
+    /// The first thread's.
+    First,
+    Thread(&'a Still),
+    /// Of a thread that did not stop, perhaps.
+    Missed,
+}
+
+impl Own<'_> {
+    fn is(&self, thread: &Still) -> bool {
+        match self {
+            Self::Nobody | Self::Missed => false,
+            Self::First => true,
+            Self::Thread(own) => own.control == thread.control,
+        }
+    }
+}
+
 impl Sources<'_> {
+    /// The C library's stacks lie behind inaccessible memory and end with the control block.
+    fn own_stack(&self, mapping: &Mapping<'_>, guarded: bool) -> Own<'_> {
+        if mapping.path == b"[stack]" {
+            // A child that another thread forked has none.
+            let is_here = |thread: &Still| thread.control == self.first;
+            return match self.first == 0 || self.threads.iter().any(is_here) {
+                true => Own::First,
+                false => Own::Nobody,
+            };
+        }
+        let range = mapping.start..mapping.end;
+        let its = |thread: &&Still| range.contains(&thread.control) && thread.control != self.first;
+        let own = self.threads.iter().find(its).filter(|_| guarded);
+        match own {
+            Some(own) => Own::Thread(own),
+            None if guarded && self.missed => Own::Missed,
+            None => Own::Nobody,
+        }
+    }
+
     /// The part of a mapping that counts; `None` when none of it does.
     fn part_of(
         &self,
         mapping: &Mapping<'_>,
-        guarded: bool,
+        own: &Own<'_>,
         module: bool,
     ) -> Option<(usize, usize)> {
         let range = mapping.start..mapping.end;
@@ -126,15 +169,14 @@ impl Sources<'_> {
             .iter()
             .filter(|thread| range.contains(&thread.low));
         match (stacks.next(), stacks.next()) {
-            (Some(only), None) if guarded => Some((only.low, mapping.end)),
-            (Some(_), _) => Some((mapping.start, mapping.end)),
-            _ if !self.strict || self.missed && guarded => Some((mapping.start, mapping.end)),
-            _ => {
+            (Some(only), None) if own.is(only) => Some((only.low, mapping.end)),
+            (None, _) if self.strict && matches!(own, Own::Nobody) => {
                 let data = module.then(|| end_of_data(mapping)).flatten();
                 let data = data.map(|end| (mapping.start, end));
                 let parts = data.into_iter().chain(self.storage_in(mapping));
                 parts.reduce(hull)
             }
+            _ => Some((mapping.start, mapping.end)),
         }
     }
 
@@ -145,12 +187,12 @@ impl Sources<'_> {
         parts.reduce(hull)
     }
 
-    fn kind_of(&self, mapping: &Mapping<'_>, module: bool) -> Root {
+    fn kind_of(&self, mapping: &Mapping<'_>, own: &Own<'_>, module: bool) -> Root {
         let range = mapping.start..mapping.end;
         let stack = || self.threads.iter().any(|one| range.contains(&one.low));
         match module {
             true => Root::Global,
-            false if stack() || mapping.path == b"[stack]" => Root::Stack,
+            false if stack() || !matches!(own, Own::Nobody) => Root::Stack,
             false => Root::Mapping,
         }
     }
