@@ -35,6 +35,36 @@ fn a_contained_program_is_checked_when_it_ends() {
     }
 }
 
+// Goal: a program that its surroundings let make no copy is not searched in its stead, for a call they
+// do not know would end it: that is told, and it goes on and ends as ever. Method: a filter that refuses
+// copies and kills for a call of the search; a check, a question why, the check at its end.
+#[test]
+fn a_contained_program_that_cannot_fork_is_left_alone() {
+    let daemon = Daemon::start();
+    let job = Job::new(confined()).arg("-1").arg(program("alive.c"));
+    let job = daemon.preload("exact").apply(job);
+    let mut running = job.env("PAGESHIM_CHECK", "exit").start();
+    running.wait_for("ready", 1);
+    daemon.known("alive");
+    let said = running.stdout();
+    let entry = said.lines().find_map(|line| line.strip_prefix("entry "));
+    for asked in [
+        &["leaks", "alive"][..],
+        &["why", "alive", entry.expect("one")],
+    ] {
+        let job = Job::new(places::pageshim()).args(asked).arg("--socket");
+        let outcome = job.arg(daemon.socket()).run();
+        assert_eq!(outcome.ended, Ended::Code(1), "{outcome:#?}");
+        let why = "refused to fork the process, and under its filter";
+        assert!(outcome.stderr.contains(why), "{outcome:#?}");
+    }
+    assert_eq!(running.finish().ended, Ended::Code(0));
+    let view = daemon.settled("alive");
+    let check = &view.process("alive")["check"];
+    assert_eq!(check["state"], "failed", "{check:#}");
+    assert_eq!(check["reason"], "fork", "{check:#}");
+}
+
 // Goal: in a container a running program is checked on request, without a word to it. Method: ten
 // threads that would notice, five checks, and why a block is alive.
 #[test]

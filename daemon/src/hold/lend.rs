@@ -26,7 +26,7 @@ use super::order::{Order, Outcome};
 use super::threads::{Held, Stopped};
 use choice::choose;
 use door::{Memory, is_behind};
-use eligible::{has_own_filter, maps_state};
+use eligible::{filter_count, has_own_filter, maps_state};
 
 /// Longest time to stop all threads.
 const STOP: Duration = Duration::from_millis(500);
@@ -86,8 +86,18 @@ fn try_to(order: &Order) -> Result<Outcome, Errno> {
                 return Ok(outcome);
             }
             None => {
-                outcome.reason = Reason::Fork as u64;
-                outcome.trouble = "the kernel refused to fork the process".to_owned();
+                let filtered = filter_count(order) != Some(0);
+                outcome.reason = if filtered {
+                    Reason::Filter
+                } else {
+                    Reason::Fork
+                } as u64;
+                outcome.trouble = if filtered {
+                    "the kernel refused to fork the process, and under its filter of system calls (seccomp) only a copy is searched: a call the filter does not know would end the process itself"
+                } else {
+                    "the kernel refused to fork the process"
+                }
+                .to_owned();
                 return Ok(outcome);
             }
         }
@@ -224,7 +234,11 @@ fn mark_in_place(
             _ => std::thread::sleep(POLL_MARK),
         }
     }
-    let done = memory.answer() != 0;
+    let answer = memory.answer();
+    if answer < 0 {
+        return Err(Errno::ESRCH);
+    }
+    let done = answer != 0;
     held.stop_again(lent, STOP);
     if done && held.was_stopped {
         see_home(order, held, lent);

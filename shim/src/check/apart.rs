@@ -1,8 +1,8 @@
 //! A mark in a copy of the process: what the search dies of, the process does not.
 //!
 //! # Failure
-//! Where no copy can be made, the process is marked in place, unless its memory may be damaged.
-//! A copy that takes too long is given up.
+//! Where no copy can be made, the process is marked in place, unless its memory may be damaged or a
+//! filter of system calls may end who marks. A copy that takes too long is given up.
 #![allow(unsafe_code)]
 
 use core::sync::atomic::AtomicU32;
@@ -57,7 +57,7 @@ pub(super) fn look(order: &mut Order<'_>, ground: &Ground) {
                 });
             }
         }
-        Err(_) if ground.damaged => fail(&Facts {
+        Err(_) if ground.damaged || filter::is_any() => fail(&Facts {
             reason: Reason::Fork,
             ..order.facts
         }),

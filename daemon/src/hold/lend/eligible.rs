@@ -23,8 +23,13 @@ fn is_state(line: &str, inode: u64) -> bool {
 /// True where a filter of system calls came since the program began, or may have. One it
 /// began under is made for programs that fork.
 pub(super) fn has_own_filter(order: &Order) -> bool {
+    filter_count(order).is_none_or(|now| now > 0 && now + 1 != order.filters)
+}
+
+/// How many filters it is under; `None` where the kernel does not count them.
+pub(super) fn filter_count(order: &Order) -> Option<u64> {
     let status = fs::read(format!("/proc/{}/status", order.pid)).unwrap_or_default();
-    filters::count(&status).is_none_or(|now| now > 0 && now + 1 != order.filters)
+    filters::count(&status)
 }
 
 #[cfg(test)]

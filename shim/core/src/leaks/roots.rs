@@ -143,6 +143,7 @@ impl Sources<'_> {
             let is_here = |thread: &Still| thread.control == self.first;
             return match self.first == 0 || self.threads.iter().any(is_here) {
                 true => Own::First,
+                false if self.missed => Own::Missed,
                 false => Own::Nobody,
             };
         }
