@@ -82,7 +82,7 @@ fn each_root_is_told() {
     assert_eq!(entry["caution"], Value::Null);
     let tls = ask("tls");
     let said = chain(&tls);
-    assert!(said.starts_with("thread-local `mine` of thread "), "{said}");
+    assert!(said.starts_with("thread-local `mine` in alive of thread "), "{said}");
     assert!(
         said.ends_with(" (worker) -> block of `tls_new` (32 B)"),
         "{said}"

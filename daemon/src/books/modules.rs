@@ -86,6 +86,11 @@ impl Modules {
         self.list.iter().find(|module| module.file.path == path)
     }
 
+    /// Those that are loaded now.
+    pub fn loaded(&self) -> impl Iterator<Item = &Module> {
+        self.list.iter().filter(|module| module.ticks.1 == u64::MAX)
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub fn len(&self) -> usize {

@@ -16,11 +16,13 @@ use super::record::Record;
 use crate::books::chain::{self, Found, Step};
 use crate::books::header::printable;
 use crate::books::leaks::Lead;
-use crate::books::modules::Modules;
+use crate::books::modules::{Module, Modules};
 use crate::books::report::Leak;
 use crate::books::sites::SiteSums;
 use crate::books::why::{Link, Question, Why};
-use crate::symbols::{Session, variables};
+use crate::symbols::variables::{self, Variable};
+use crate::symbols::{Session, storage};
+use crate::target::memory::{Memory, Peek};
 use crate::web::{findings, why_text};
 
 /// Answers kept with a process.
@@ -189,7 +191,7 @@ impl Places<'_> {
                 link.register = name.map(|name| (*name).to_owned());
             }
             Root::Global => self.global(step.address, &mut link),
-            Root::Tls => self.of_thread(step.offset, &mut link),
+            Root::Tls => self.of_thread(step, &mut link),
             Root::Mapping => self.mapping(step.address, &mut link),
             _ => {}
         }
@@ -215,14 +217,31 @@ impl Places<'_> {
         link.module = name.map(|name| printable(&name));
     }
 
-    fn of_thread(&self, below: u64, link: &mut Link) {
+    fn of_thread(&self, step: &Step, link: &mut Link) {
         let executable = &self.seen.observed.process.executable;
         let module = self.modules.of_path(executable);
-        let found = module.and_then(|module| variables::of_thread(&module.file, below));
-        if let (Some(found), Some(module)) = (found, module) {
+        let found = module.and_then(|module| variables::of_thread(&module.file, step.offset));
+        let found = found.zip(module).or_else(|| self.of_library(step));
+        if let Some((found, module)) = found {
             link.module = Some(module.file.name().to_owned());
             link.variable = Some(found.name);
             link.variable_offset = Some(found.offset);
         }
+    }
+
+    fn of_library(&self, step: &Step) -> Option<(Variable, &Module)> {
+        let memory = Memory::open(self.seen.record.peer_pid).ok()?;
+        let read = |address| {
+            let mut bytes = [0; 8];
+            let there = memory.peek(address, &mut bytes);
+            there.then(|| u64::from_le_bytes(bytes))
+        };
+        let control = step.address.checked_add(step.offset)?;
+        self.modules.loaded().find_map(|module| {
+            let start = storage::of_library(&module.file, module.bias, control, read)?;
+            let offset = step.address.checked_sub(start)?;
+            let found = variables::in_storage(&module.file, offset)?;
+            Some((found, module))
+        })
     }
 }

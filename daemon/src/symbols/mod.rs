@@ -16,6 +16,7 @@ mod elf;
 mod perf_map;
 mod seeded;
 mod session;
+pub mod storage;
 pub mod variables;
 mod written;
 

@@ -31,10 +31,13 @@ pub fn global(file: &File, offset: u64) -> Option<Variable> {
 /// The thread-local variable of an executable that lies `below` bytes before the thread's
 /// control block: the executable's storage is next to it.
 pub fn of_thread(file: &File, below: u64) -> Option<Variable> {
-    files(file).find_map(|path| {
-        let offset = storage(&path)?.checked_sub(below)?;
-        find(&path, offset, |kind| kind == SymbolKind::Tls)
-    })
+    let source = elf::source(file)?;
+    in_storage(file, storage(&source)?.checked_sub(below)?)
+}
+
+/// The thread-local variable at an offset of a module's storage.
+pub fn in_storage(file: &File, offset: u64) -> Option<Variable> {
+    files(file).find_map(|path| find(&path, offset, |kind| kind == SymbolKind::Tls))
 }
 
 fn files(file: &File) -> impl Iterator<Item = PathBuf> {

@@ -54,9 +54,10 @@ fn global(link: &Link) -> String {
 fn of_thread(link: &Link) -> String {
     match &link.variable {
         Some(name) => format!(
-            "thread-local {}{} of {}",
+            "thread-local {}{} in {} of {}",
             quoted(name),
             offset(link),
+            link.module.as_deref().unwrap_or("an unknown file"),
             thread(link)
         ),
         None => format!(

@@ -324,6 +324,29 @@ impl<'i> Search<'i> {
         }
     }
 
+    /// A root but for the storage of threads from this number on: the first thread's may lie where a
+    /// module's zeroed data would, and is no variable of that one.
+    fn read_beside(
+        &mut self,
+        (from, to): (usize, usize),
+        thread: usize,
+        backing: Backing,
+    ) -> Result<(), Over> {
+        for number in thread..self.threads.len() {
+            let (low, high) = self.storage_of(number);
+            if low < to && from < high {
+                if from < low {
+                    self.read_beside((from, low), number + 1, backing)?;
+                }
+                return match high < to {
+                    true => self.read_beside((high, to), number + 1, backing),
+                    false => Ok(()),
+                };
+            }
+        }
+        self.read_root((from, to), backing)
+    }
+
     fn read_piece(&mut self, from: usize, to: usize) {
         let kind = self.kind as usize;
         let (into, bytes) = match &self.copy {
@@ -348,7 +371,7 @@ impl Takes for Search<'_> {
     ) -> Result<(), Over> {
         if self.kind != Root::Tls {
             return match self.kind == kind {
-                true => self.read_root((from, to), backing),
+                true => self.read_beside((from, to), 0, backing),
                 false => Ok(()),
             };
         }
