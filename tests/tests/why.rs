@@ -1,7 +1,7 @@
 //! Why a block is alive: the chain of pointers that is told, in each place it is told.
 
 use pageshim_tests::programs::program;
-use pageshim_tests::{Browser, Daemon, Ended, Job, Outcome, Running, places};
+use pageshim_tests::{Browser, Daemon, Ended, Job, Outcome, Running, Way, places};
 use serde_json::Value;
 
 /// A program that waits for its standard input to end.
@@ -82,7 +82,10 @@ fn each_root_is_told() {
     assert_eq!(entry["caution"], Value::Null);
     let tls = ask("tls");
     let said = chain(&tls);
-    assert!(said.starts_with("thread-local `mine` in alive of thread "), "{said}");
+    assert!(
+        said.starts_with("thread-local `mine` in alive of thread "),
+        "{said}"
+    );
     assert!(
         said.ends_with(" (worker) -> block of `tls_new` (32 B)"),
         "{said}"
@@ -228,25 +231,44 @@ fn two_may_ask_at_once() {
 // already, by a program that only holds on to it.
 #[test]
 fn a_process_answers_by_itself() {
-    const TRACER: &str = "import ctypes, sys
-libc = ctypes.CDLL(None)
-print('traced', libc.ptrace(0x4206, int(sys.argv[1]), 0, 0), flush=True)
-sys.stdin.read()";
+    answers_by(Way::Itself, &["busy"]);
+}
+
+// Goal: a process of which the kernel makes no copy is searched itself, and goes on. Method: one whose
+// user may have no more processes.
+#[test]
+fn a_process_that_is_not_copied_answers() {
+    answers_by(Way::InPlace, &[]);
+}
+
+/// Asks for each kind of root, twice.
+#[track_caller]
+fn answers_by(way: Way, arguments: &[&str]) {
     let daemon = Daemon::start();
-    let running = start_in(&daemon, "exact", &["busy"]);
-    let pid = running.pid().to_string();
-    let mut tracer = Job::new("python3").args(["-c", TRACER, &pid]).start();
-    tracer.wait_for("traced 0", 1);
-    for (what, root) in [("entry", "global `cache`"), ("tls", "thread-local `mine`")] {
-        let answer = told(&daemon, &address(&running, what), &[]);
-        assert!(chain(&answer).starts_with(root), "{answer:#}");
+    let watched = way.start(&daemon, &program("alive.c"), arguments, "ready");
+    for _ in 0..2 {
+        for (what, starts, ends) in [
+            ("entry", "global `cache` in alive -> ", "`entry_new` (32 B)"),
+            (
+                "tls",
+                "thread-local `mine` in alive of thread ",
+                "`tls_new` (32 B)",
+            ),
+            ("stack", "the stack of thread ", "`stack_new` (32 B)"),
+            ("mapped", "memory the program mapped", "`mapped_new` (32 B)"),
+            ("inside", "global `inside` in alive", "pointed to at +8)"),
+            ("hanging", "block of `lost_new`", "`hanging_new` (32 B)"),
+        ] {
+            let answer = told(&daemon, &address(&watched.running, what), &[]);
+            let said = chain(&answer);
+            assert!(said.starts_with(starts), "{way:?}: {said}");
+            assert!(said.ends_with(ends), "{way:?}: {said}");
+        }
     }
-    assert_eq!(
-        daemon.report().process("alive")["check"]["method"],
-        "signal"
-    );
-    tracer.finish();
-    assert_eq!(running.finish().ended, Ended::Code(0));
+    let process = daemon.report().process("alive").clone();
+    let method = process["check"]["method"].as_str().unwrap_or("");
+    assert!(way.is(method), "{method}");
+    assert_eq!(watched.finish().ended, Ended::Code(0));
 }
 
 // Goal: an answer is still told when its process has ended. Method: JSON, page and report.
