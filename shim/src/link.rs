@@ -8,7 +8,7 @@
 //!
 //! # Failure
 //! The program goes on; nothing here prints, but for a daemon that refuses us.
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pageshim_core::sync::Lock;
 use pageshim_core::sys;
@@ -216,6 +216,33 @@ pub(crate) fn consent() {
     if let Some(daemon) = link.is_open().then(|| sys::peer_pid(link.fd)).flatten() {
         sys::consent(daemon);
     }
+}
+
+/// Asks the daemon to hold this process and have it checked; false when nobody can be asked. May be
+/// called by a signal handler.
+pub(crate) fn ask_for_check(limit_ms: u64) -> bool {
+    const TRIES: usize = 100;
+    let word = AtomicU32::new(0);
+    for _ in 0..TRIES {
+        let Some(mut link) = LINK.try_lock() else {
+            sys::wait_while(&word, 0, 1);
+            continue;
+        };
+        if !link.is_open() {
+            return false;
+        }
+        if let Some(daemon) = sys::peer_pid(link.fd) {
+            sys::consent(daemon);
+        }
+        return link.send(Kind::Check, &limit_ms.to_le_bytes(), None);
+    }
+    false
+}
+
+/// True when the daemon has closed the connection, or there was none.
+pub(crate) fn is_lost() -> bool {
+    let link = LINK.try_lock();
+    link.is_some_and(|link| !link.is_open() || sys::has_hung_up(link.fd))
 }
 
 /// In a forked child: the connection is the parent's.

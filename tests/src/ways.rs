@@ -83,9 +83,7 @@ impl Way {
                 limits.run().ok();
             }
             Self::Itself => {
-                let mut job = Job::new("python3").args(["-c", TRACER, &pid]).start();
-                job.wait_for("traced 0", 1);
-                tracer = Some(job);
+                tracer = Some(trace(running.pid()));
             }
         }
         Watched {
@@ -118,6 +116,18 @@ impl Way {
         let outcome = watched.finish();
         assert_eq!(outcome.ended, Ended::Code(0), "{what}: {outcome:#?}");
     }
+}
+
+/// Has another process trace one, until it is told to end.
+///
+/// # Panics
+/// When it may not.
+pub fn trace(pid: u32) -> Running {
+    let mut tracer = Job::new("python3")
+        .args(["-c", TRACER, &pid.to_string()])
+        .start();
+    tracer.wait_for("traced 0", 1);
+    tracer
 }
 
 impl Watched {

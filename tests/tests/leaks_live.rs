@@ -174,7 +174,7 @@ fn another_process_with_the_id_is_left_alone() {
     let mut running = Job::new(program("bystander.c")).arg("2").start();
     running.wait_for("ready", 1);
     let order = format!(
-        r#"{{"pid":{},"door":{{"entry":4096,"stack":8192,"threads":4096,"threads_max":9,"saved":4096}},"state_inode":77,"filters":1,"in_place":false,"limit_ms":1000}}"#,
+        r#"{{"pid":{},"door":{{"entry":4096,"stack":8192,"threads":4096,"threads_max":9,"saved":4096}},"state_inode":77,"filters":1,"in_place":false,"limit_ms":1000,"at_exit":false}}"#,
         running.pid()
     );
     let said = Job::new(places::pageshim())

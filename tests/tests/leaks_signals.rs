@@ -60,7 +60,7 @@ fn who_is_told_to_end_is_checked() {
             let (method, stood) = if threads == "alone" {
                 ("alone", 1)
             } else {
-                ("signal", 4)
+                ("fork", 4)
             };
             assert_eq!(
                 (&check["method"], number(check, "threads")),

@@ -73,6 +73,11 @@ pub mod word {
     pub const CHAIN_CLASS: usize = 26;
     /// Bytes from that block's start to the address that was asked for.
     pub const CHAIN_INTO: usize = 27;
+    /// Of a process that ends and asked to be checked first: a word of [`super::turn`], the daemon's to
+    /// write.
+    pub const TURN: usize = 28;
+    /// Not 0 when that process does not wait any longer.
+    pub const WITHDRAWN: usize = 29;
     /// Whose chain the next check on request is to look for, a [`super::Wanted`]; 0 for none.
     /// The daemon writes it before it asks.
     pub const ASKED: usize = 30;
@@ -82,6 +87,22 @@ pub mod word {
     pub const SUPPRESSIONS_BYTES: usize = 40;
     /// First word of the chain, root first.
     pub const CHAIN: usize = 128;
+}
+
+/// What the daemon does about a process that waits for its last check.
+pub mod turn {
+    /// It has not begun.
+    pub const NOBODYS: u64 = 0;
+    /// It has begun.
+    pub const TAKEN: u64 = 1;
+    /// There is a result.
+    pub const DONE: u64 = 2;
+    /// The process could not be held, or not copied.
+    pub const REFUSED: u64 = 3;
+    /// The search took too long.
+    pub const TOO_LONG: u64 = 4;
+    /// The copy died of what it met.
+    pub const DAMAGED: u64 = 5;
 }
 
 /// Words of a site's row.

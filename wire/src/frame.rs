@@ -3,12 +3,12 @@
 //! # Design
 //! ```text
 //! shim -> daemon   HELLO (with the memfd beside it), MODULE, THREAD, FORK, EXEC,
-//!                  EXIT, SEGMENT, MISUSE, MARK, BATCH
+//!                  EXIT, SEGMENT, MISUSE, MARK, BATCH, CHECK
 //! daemon -> shim   WELCOME or REFUSED
 //! ```
 //! Payloads are words, little-endian. Whatever a late daemon must know is in the
 //! shared state as well; a frame tells *that and when* something happened.
-//! The shim never waits for an answer.
+//! The shim never waits for an answer, but for a CHECK, whose answer is in the shared state.
 
 use crate::{VERSION, word_at};
 
@@ -47,13 +47,15 @@ pub enum Kind {
     Mark = 11,
     /// Trace events: [thread slot, first monotonic ns, last monotonic ns], then events.
     Batch = 12,
+    /// The process is about to end and waits to be checked: [the longest that may take, ms].
+    Check = 13,
 }
 /// How many words [`crate::process::word::EVENTS`] uses; kinds are below it.
-pub const KINDS: usize = 13;
+pub const KINDS: usize = 14;
 /// Label of each kind, by number.
 pub const KIND_NAMES: [&str; KINDS] = [
     "none", "hello", "welcome", "refused", "module", "thread", "fork", "exec", "exit", "segment",
-    "misuse", "mark", "batch",
+    "misuse", "mark", "batch", "check",
 ];
 
 impl Kind {
@@ -72,6 +74,7 @@ impl Kind {
             10 => Self::Misuse,
             11 => Self::Mark,
             12 => Self::Batch,
+            13 => Self::Check,
             _ => return None,
         })
     }

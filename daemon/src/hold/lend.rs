@@ -79,10 +79,22 @@ fn try_to(order: &Order) -> Result<Outcome, Errno> {
     if !order.in_place {
         match fork(order, &memory, &mut held, lent)? {
             Some(copy) => {
-                held.release();
-                outcome.pause_ns = since.elapsed().as_nanos() as u64;
                 outcome.forked = true;
-                outcome.trouble = see_through(copy, order.limit_ms, &mut held);
+                if !order.at_exit {
+                    held.release();
+                }
+                let pause = since.elapsed();
+                if let Err((reason, trouble)) = see_through(order, copy, &mut held) {
+                    outcome.reason = reason as u64;
+                    outcome.trouble = trouble;
+                }
+                held.release();
+                let pause = if order.at_exit {
+                    since.elapsed()
+                } else {
+                    pause
+                };
+                outcome.pause_ns = pause.as_nanos() as u64;
                 return Ok(outcome);
             }
             None => {
@@ -135,7 +147,7 @@ fn fork(order: &Order, memory: &Memory, held: &mut Held, lent: Pid) -> Result<Op
         lent,
         Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_TRACEFORK,
     )?;
-    memory.send(order.pid, &thread, Method::Fork)?;
+    memory.send(order, &thread, Method::Fork)?;
     let deadline = Instant::now() + FORK;
     loop {
         match waitpid(lent, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
@@ -145,10 +157,12 @@ fn fork(order: &Order, memory: &Memory, held: &mut Held, lent: Pid) -> Result<Op
                 libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK,
             )) => {
                 let copy = ptrace::getevent(lent)?;
-                if held.was_stopped {
+                if held.was_stopped || order.at_exit {
                     see_home(order, held, lent);
                 }
-                held.let_go(lent);
+                if !order.at_exit {
+                    held.let_go(lent);
+                }
                 return Ok(Some(Pid::from_raw(copy as libc::pid_t)));
             }
             Ok(WaitStatus::PtraceEvent(..)) => ptrace::cont(lent, None)?,
@@ -180,10 +194,10 @@ fn see_home(order: &Order, held: &mut Held, lent: Pid) -> bool {
     }
 }
 
-/// Waits for the copy to have marked; what went wrong, or nothing. Threads that come to their stop
-/// only now are let go.
-fn see_through(copy: Pid, limit_ms: u64, held: &mut Held) -> String {
-    let deadline = Instant::now() + Duration::from_millis(limit_ms);
+/// Waits for the copy to have marked; else what went wrong. Threads that come to their stop only now
+/// are let go, where the others were.
+fn see_through(order: &Order, copy: Pid, held: &mut Held) -> Result<(), (Reason, String)> {
+    let deadline = Instant::now() + Duration::from_millis(order.limit_ms);
     let mut goes = false;
     loop {
         match waitpid(copy, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
@@ -192,8 +206,10 @@ fn see_through(copy: Pid, limit_ms: u64, held: &mut Held) -> String {
                 let _ = ptrace::setoptions(copy, Options::PTRACE_O_EXITKILL);
                 let _ = ptrace::cont(copy, None);
             }
-            Ok(WaitStatus::Exited(..)) => return String::new(),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return format!("the copy died of {signal}"),
+            Ok(WaitStatus::Exited(..)) => return Ok(()),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Err((Reason::Damaged, format!("the copy died of {signal}")));
+            }
             Ok(WaitStatus::Stopped(_, Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL)) => {
                 let _ = kill(copy, Signal::SIGKILL);
             }
@@ -201,14 +217,16 @@ fn see_through(copy: Pid, limit_ms: u64, held: &mut Held) -> String {
             Ok(WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)) => {
                 let _ = ptrace::cont(copy, None);
             }
-            Err(Errno::ECHILD) => return "the copy is gone".to_owned(),
+            Err(Errno::ECHILD) => return Err((Reason::Damaged, "the copy is gone".to_owned())),
             _ => std::thread::sleep(POLL_MARK),
         }
-        held.release_late();
+        if !order.at_exit {
+            held.release_late();
+        }
         if Instant::now() > deadline {
             let _ = kill(copy, Signal::SIGKILL);
             let _ = waitpid(copy, Some(WaitPidFlag::__WALL));
-            return "the mark took too long".to_owned();
+            return Err((Reason::TooLong, "the mark took too long".to_owned()));
         }
     }
 }
@@ -223,7 +241,7 @@ fn mark_in_place(
 ) -> Result<bool, Errno> {
     let thread = lent_thread(held, lent)?;
     ptrace::setoptions(lent, Options::empty())?;
-    memory.send(order.pid, &thread, Method::Held)?;
+    memory.send(order, &thread, Method::Held)?;
     let deadline = Instant::now() + limit;
     while memory.answer() == 0 {
         match waitpid(lent, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {

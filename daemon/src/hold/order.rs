@@ -33,6 +33,8 @@ pub struct Order {
     pub in_place: bool,
     /// Longest time for the mark, ms.
     pub limit_ms: u64,
+    /// It is about to end and waits for this: nothing of it goes on until a copy was searched.
+    pub at_exit: bool,
 }
 
 /// What came of it.

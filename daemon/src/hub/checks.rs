@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use pageshim_wire::check::{Reason, State, Wanted, option, word as check_word};
+use pageshim_wire::check::{Reason, State, Wanted, option, turn, word as check_word};
 use pageshim_wire::process::{Control, Heap, Mode, word};
 
 use super::record::Record;
@@ -84,6 +84,51 @@ pub fn check_for<T>(
     Ok(take(&state))
 }
 
+/// Checks a process that is about to end and waits for it, at most `limit`; what became of it is told
+/// where it looks.
+pub fn check_last(record: &Record, limit: Duration) {
+    let _turn = record
+        .checking
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let Some(state) = record.state() else {
+        return;
+    };
+    state.set_turn(turn::TAKEN);
+    // It may have given up meanwhile: see the shim's `helped`.
+    let waits = state.check_word(check_word::WITHDRAWN) == 0;
+    let became = if waits {
+        last(record, &state, limit)
+    } else {
+        turn::REFUSED
+    };
+    state.set_turn(became);
+}
+
+fn last(record: &Record, state: &SharedState, limit: Duration) -> u64 {
+    state.ask_why(0);
+    let before = sequence(state);
+    let order = Order {
+        at_exit: true,
+        limit_ms: limit.min(MARK).as_millis() as u64,
+        ..order(record, state)
+    };
+    // It has consented before it asked.
+    let Ok(outcome) = help(&order) else {
+        return turn::REFUSED;
+    };
+    let done = sequence(state) != before && sequence(state).is_multiple_of(2);
+    match outcome.reason {
+        _ if outcome.forked && done => {
+            state.note_pause(outcome.pause_ns);
+            turn::DONE
+        }
+        reason if reason == Reason::TooLong as u64 => turn::TOO_LONG,
+        reason if reason == Reason::Damaged as u64 => turn::DAMAGED,
+        _ => turn::REFUSED,
+    }
+}
+
 fn can_be_checked(state: &SharedState) -> Result<(), String> {
     if Heap::from_word(state.header(word::HEAP)) != Some(Heap::Gpa) {
         return Err("only blocks of PAGESHIM_HEAP=gpa can be checked for reachability".to_owned());
@@ -99,14 +144,7 @@ fn can_be_checked(state: &SharedState) -> Result<(), String> {
 
 /// Held by a helper: forked, or marked in place where that is refused.
 fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
-    let mut order = Order {
-        pid: record.peer_pid,
-        door: door(state),
-        state_inode: state.inode(),
-        filters: state.header(word::FILTERS),
-        in_place: false,
-        limit_ms: MARK.as_millis() as u64,
-    };
+    let mut order = order(record, state);
     if record.peer_pid == 0 || order.door.entry == 0 {
         return Err("the process is in another process id namespace, or too old a shim".to_owned());
     }
@@ -122,6 +160,19 @@ fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
         outcome = help(&order)?;
     }
     Ok(outcome)
+}
+
+/// A copy is to be searched.
+fn order(record: &Record, state: &SharedState) -> Order {
+    Order {
+        pid: record.peer_pid,
+        door: door(state),
+        state_inode: state.inode(),
+        filters: state.header(word::FILTERS),
+        in_place: false,
+        limit_ms: MARK.as_millis() as u64,
+        at_exit: false,
+    }
 }
 
 fn door(state: &SharedState) -> Door {

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pageshim_wire::frame::{KINDS, Kind};
+use pageshim_wire::word_at;
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::endings::{ended, finish, lost, watch};
 use super::record::{End, Record};
-use super::{Inner, registry, samples};
+use super::{Inner, checks, registry, samples};
 use crate::books::report::{Exit, State};
 use crate::ingest::frames::{Frames, check, count_batch};
 use crate::ingest::handshake::{refuse, welcome};
@@ -158,6 +159,11 @@ async fn read_frames(
             if head.kind == Kind::Exit {
                 // The last moment the kernel can be asked about this process.
                 samples::take(inner, record).await;
+            }
+            if head.kind == Kind::Check {
+                let limit = Duration::from_millis(word_at(payload, 0));
+                let record = Arc::clone(record);
+                tokio::task::spawn_blocking(move || checks::check_last(&record, limit));
             }
             if head.kind == Kind::Batch {
                 let (allocations, frees) = count_batch(payload)?;

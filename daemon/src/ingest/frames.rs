@@ -68,7 +68,7 @@ pub fn check(kind: Kind, payload: &[u8]) -> Result<(), FrameError> {
     let words = match kind {
         Kind::Welcome | Kind::Refused | Kind::Hello => return Err(FrameError::Kind(kind as u16)),
         Kind::Exec | Kind::Mark => 0,
-        Kind::Module | Kind::Fork | Kind::Exit => 1,
+        Kind::Module | Kind::Fork | Kind::Exit | Kind::Check => 1,
         Kind::Thread | Kind::Segment | Kind::Batch => 3,
         Kind::Misuse => 5,
     };

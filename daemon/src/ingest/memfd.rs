@@ -86,6 +86,12 @@ impl SharedState {
         let _ = rustix::io::pwrite(&self.fd, &wanted.to_le_bytes(), offset);
     }
 
+    /// Tells a process that waits for its last check what became of it, a word of [`check::turn`].
+    pub fn set_turn(&self, turn: u64) {
+        let offset = self.layout.check() + check::word::TURN as u64 * 8;
+        let _ = rustix::io::pwrite(&self.fd, &turn.to_le_bytes(), offset);
+    }
+
     /// Notes how long a check kept the process waiting, which only its tracer knows.
     pub fn note_pause(&self, ns: u64) {
         let offset = self.layout.check() + check::word::PAUSE_NS as u64 * 8;

@@ -119,6 +119,9 @@ fn stood_still(check: &Check) -> String {
     let pause = units::seconds(check.pause_ns as f64 / 1e9);
     let threads = units::counted(check.threads, "thread");
     match check.method.as_str() {
+        "fork" if check.trigger == "exit" => {
+            format!("{threads} stood still for {pause} while a copy was searched")
+        }
         "fork" => {
             format!("{threads} stood still for {pause}, and a copy was searched while they went on")
         }

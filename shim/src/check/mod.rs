@@ -1,11 +1,12 @@
 //! Leak checks in the process itself.
 //!
 //! # Design
-//! At the end of the process, when `PAGESHIM_CHECK=exit` asks for it, and when the daemon asks a
-//! process whose threads it may not stop, [`hold`] stops the other threads, the heap is marked on a
-//! stack of our own (the way out may run on a signal stack of a few pages), and the result is
-//! written to the shared state ([`section`]), where the daemon finds it. [`mark`] is for a process
-//! that is held already, or a copy of one.
+//! At the end of a process with one thread, when `PAGESHIM_CHECK=exit` asks for it, the heap is
+//! marked on a stack of our own (the way out may run on a signal stack of a few pages), and the result
+//! is written to the shared state ([`section`]), where the daemon finds it. One with more threads has
+//! itself held and copied by the daemon ([`helped`]). When the daemon asks a process whose threads it
+//! may not stop, [`hold`] stops them by a signal. [`mark`] is for a process that is held already, or a
+//! copy of one.
 //!
 //! # Failure
 //! Whatever keeps a check from its end is a reason in the section; it takes a bounded time ([`marking`]).
@@ -26,6 +27,7 @@ use crate::{boot, fork, tls, whole, world};
 mod apart;
 mod chain;
 mod filter;
+mod helped;
 mod hold;
 mod marking;
 mod section;
@@ -33,6 +35,7 @@ mod signalled;
 
 use apart::Ground;
 pub(crate) use apart::let_go_of_files;
+use helped::{Answer, Interrupted};
 pub(crate) use section::{Facts, Section};
 pub(crate) use section::{map, unmap};
 pub(crate) use signalled::at_signal;
@@ -83,9 +86,30 @@ fn here(trigger: Trigger) {
             ours: [(0, 0); 2],
             copied: false,
         });
+    } else if trigger == Trigger::Exit {
+        with_help(facts);
     } else {
         with_others_held(facts);
     }
+}
+
+/// Has the daemon hold the process, or else a copy searched of which only this thread is known.
+fn with_help(mut facts: Facts) {
+    match helped::ask(marking::limit_ns(facts.trigger) / 1_000_000) {
+        Answer::Done => return,
+        Answer::Failed(reason) => {
+            facts.reason = reason;
+            return fail(&facts);
+        }
+        Answer::Nobody => {}
+    }
+    facts.miss_the_others();
+    on_own_stack(&mut Order {
+        facts,
+        threads: &[],
+        ours: [(0, 0); 2],
+        copied: false,
+    });
 }
 
 /// Checks in a process, or a copy of one, that a tracer holds; `threads` are those that stand still,
@@ -117,11 +141,20 @@ pub(crate) fn mark(
             *place = word(*value);
         }
     }
+    let mut handler = (0, 0);
+    // What waits in a signal's handler counts as it was before.
+    if let Some(interrupted) = Interrupted::get().filter(|_| trigger == Trigger::Exit) {
+        let is_it = |still: &&mut Still| still.tid == interrupted.own.tid;
+        if let Some(still) = stills.all().iter_mut().find(is_it) {
+            *still = interrupted.own;
+        }
+        handler = interrupted.stack;
+    }
     let room = stills.range();
     let mut order = Order {
         facts,
         threads: &stills.all()[..threads.len()],
-        ours: [room, (0, 0)],
+        ours: [room, handler],
         copied: method == Method::Fork,
     };
     run(&mut order, None, (0, 0));
@@ -244,10 +277,10 @@ unsafe extern "C" fn carry(low: usize, call: *const c_void) {
         tid: sys::thread_id(),
         control: tls::control_block(),
     };
-    if !filter::is_any() {
+    if !filter::is_any() && order.facts.missed == 0 {
         return run(order, Some(own), call.stack);
     }
-    // What a filter does not know may end who calls it: the copy.
+    // What a filter does not know may end who calls it, the copy; and in a copy nobody runs.
     let ground = Ground {
         own,
         stack: call.stack,

@@ -69,6 +69,13 @@ impl Facts {
             began_ns: sys::fast_monotonic_ns(),
         }
     }
+
+    /// Of a process with several threads only one is known, in a copy.
+    pub(super) fn miss_the_others(&mut self) {
+        self.method = Method::Fork;
+        self.threads = 1;
+        self.missed = sys::thread_count().map_or(1, |all| all.saturating_sub(1)) as u64;
+    }
 }
 
 /// Which roots: as the environment says, or as who asks does.

@@ -67,22 +67,30 @@ impl Memory {
     }
 
     /// Sends the lent thread through the door.
-    pub(super) fn send(&self, pid: u32, thread: &Stopped, method: Method) -> Result<(), Errno> {
-        let goes_on_with = resumed(&thread.registers, hears(pid, thread.tid));
+    pub(super) fn send(
+        &self,
+        order: &Order,
+        thread: &Stopped,
+        method: Method,
+    ) -> Result<(), Errno> {
+        let goes_on_with = resumed(&thread.registers, hears(order.pid, thread.tid));
         self.write(self.door.saved, &saved_words(&goes_on_with))?;
-        ptrace::setregs(thread.tid, through(&self.door, &thread.registers, method))?;
+        ptrace::setregs(thread.tid, through(order, &thread.registers, method))?;
         ptrace::cont(thread.tid, None)
     }
 }
 
 /// Registers at the door.
-fn through(door: &Door, registers: &user_regs_struct, method: Method) -> user_regs_struct {
+fn through(order: &Order, registers: &user_regs_struct, method: Method) -> user_regs_struct {
     const DIRECTION_AND_TRAP: u64 = 0x400 | 0x100;
     let mut at_door = *registers;
-    at_door.rip = door.entry;
-    at_door.rsp = door.stack & !15;
+    at_door.rip = order.door.entry;
+    at_door.rsp = order.door.stack & !15;
     at_door.rdi = method as u64;
-    at_door.rsi = Trigger::Request as u64;
+    at_door.rsi = match order.at_exit {
+        true => Trigger::Exit,
+        false => Trigger::Request,
+    } as u64;
     at_door.orig_rax = u64::MAX;
     at_door.eflags &= !DIRECTION_AND_TRAP;
     at_door

@@ -178,11 +178,24 @@ pub fn receive(fd: i32, into: &mut [u8]) -> Result<usize, Errno> {
 
 /// Waits until `fd` takes more, at most `ms` milliseconds; true when it does.
 pub fn wait_writable(fd: i32, ms: u32) -> bool {
-    const OUT: u64 = 4 << 32;
-    let Ok(number) = arg(fd) else { return false };
-    let mut poll = (number as u64 & 0xffff_ffff) | OUT;
+    const OUT: u64 = 4;
+    poll(fd, OUT, ms) & OUT != 0
+}
+
+/// True when the other side of a socket is gone.
+pub fn has_hung_up(fd: i32) -> bool {
+    const HUP: u64 = 16;
+    poll(fd, 0, 0) & HUP != 0
+}
+
+/// What happened to `fd` within `ms` milliseconds, of what is asked for and its end.
+fn poll(fd: i32, events: u64, ms: u32) -> u64 {
+    let Ok(number) = arg(fd) else { return 0 };
+    let mut poll = (number as u64 & 0xffff_ffff) | events << 32;
     let at = core::ptr::from_mut(&mut poll).addr();
     // SAFETY: one struct pollfd of eight bytes.
-    let ready = unsafe { call(number::POLL, [at, 1, ms as usize, 0, 0, 0]) };
-    ready == Ok(1) && poll >> 48 & 4 != 0
+    match unsafe { call(number::POLL, [at, 1, ms as usize, 0, 0, 0]) } {
+        Ok(1) => poll >> 48,
+        _ => 0,
+    }
 }
