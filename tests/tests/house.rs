@@ -65,7 +65,14 @@ fn sources(dir: &str) -> Vec<(PathBuf, String)> {
 
 /// The code of a source: no comments, no texts on one line, nothing after its test module begins.
 fn code(text: &str) -> String {
-    let before_tests = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text);
+    // A test module in the file ends it; one in a file of its own is a line.
+    let in_file = |rest: &&str| rest.lines().next().is_some_and(|line| line.ends_with('{'));
+    let parts = text.split("\n#[cfg(test)]\nmod ");
+    let before_tests: String = parts
+        .enumerate()
+        .take_while(|(number, part)| *number == 0 || !in_file(part))
+        .map(|(_, part)| part)
+        .collect();
     let before_tests = before_tests.replace("#[cfg(any(test, fuzzing))]\nextern crate std;", "");
     let strip = |line: &str| {
         let unquoted = line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pageshim_wire::VERSION;
@@ -15,9 +16,9 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use super::{Filter, Hub, HubConfig};
+use super::{Filter, Hub, HubConfig, registry};
 use crate::books::fake::State as Fake;
-use crate::books::report::{Process, Report};
+use crate::books::report::{Process, Report, State};
 use crate::books::suppress::Rules;
 
 /// A hub in a directory of its own.
@@ -56,7 +57,8 @@ impl Host {
         self.hub.report(&Filter::default()).await
     }
 
-    /// The process of a token, once `when` holds for it.
+    /// The process of a token, once `when` holds for it; one that has ended, once all that follows
+    /// from that is done.
     pub async fn process(&self, token: u64, when: impl Fn(&Process) -> bool) -> Process {
         for _ in 0..500 {
             let id = format!("{token:016x}");
@@ -66,7 +68,9 @@ impl Host {
                 .processes
                 .into_iter()
                 .find(|found| found.id == id);
-            if let Some(process) = found.filter(&when) {
+            if let Some(process) = found.filter(&when)
+                && (process.state == State::Running || !self.is_active(token))
+            {
                 return process;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -75,6 +79,12 @@ impl Host {
             "process {token:x} never came to be so: {:?}",
             self.report().await.processes
         );
+    }
+
+    fn is_active(&self, token: u64) -> bool {
+        let registry = registry::lock(&self.hub.inner);
+        let mut records = registry.records.iter();
+        records.any(|record| record.token == token && record.active.load(Ordering::Acquire))
     }
 
     /// The value of a series in `/metrics`.

@@ -24,10 +24,13 @@ pub(super) async fn nowhere(uri: Uri) -> Problem {
 
 /// The path is there, the method is not.
 pub(super) async fn read_only(uri: Uri) -> Response {
-    let (allow, why) = if uri.path().ends_with("/check") {
-        ("POST", "a check is asked for with POST")
-    } else {
-        ("GET, HEAD", "this is read with GET or HEAD")
+    let (allow, why) = match uri.path().rsplit('/').next() {
+        Some("check") => ("POST", "a check is asked for with POST"),
+        Some("why") if uri.path().starts_with("/api/") => (
+            "GET, HEAD, POST",
+            "answers are read with GET or HEAD, a question is put with POST",
+        ),
+        _ => ("GET, HEAD", "this is read with GET or HEAD"),
     };
     let mut response = Problem::new(405, why.to_owned()).into_response();
     response

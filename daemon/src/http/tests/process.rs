@@ -58,6 +58,11 @@ fn a_check_is_posted() {
 #[test]
 fn a_chain_is_asked_for() {
     let server = Running::start(None);
+    let (head, _) = server.ask("DELETE", "/api/v1/processes/zoo/why", "");
+    assert!(
+        head.starts_with("http/1.1 405") && head.contains("head, post"),
+        "{head}"
+    );
     let path = "/api/v1/processes/zoo/why";
     let json = "Accept: application/json\r\n";
     let asked = format!("{path}?site={}", fixture::FIRST_SITE);

@@ -124,7 +124,7 @@ pub(crate) fn verified(process: &Process) -> Option<String> {
     })
 }
 
-/// Blocks whose stack is known in part, and what was not recorded at all.
+/// Blocks whose stack is known in part.
 pub(crate) fn incomplete_stacks(process: &Process) -> u64 {
     process.drops.get(INCOMPLETE).copied().unwrap_or(0)
 }
