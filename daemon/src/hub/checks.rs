@@ -108,6 +108,9 @@ pub fn check_last(record: &Record, limit: Duration) {
 fn last(record: &Record, state: &SharedState, limit: Duration) -> u64 {
     state.ask_why(0);
     let before = sequence(state);
+    if !can_be_held(record, state) {
+        return turn::REFUSED;
+    }
     let order = Order {
         at_exit: true,
         limit_ms: limit.min(MARK).as_millis() as u64,
@@ -145,7 +148,7 @@ fn can_be_checked(state: &SharedState) -> Result<(), String> {
 /// Held by a helper: forked, or marked in place where that is refused.
 fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
     let mut order = order(record, state);
-    if record.peer_pid == 0 || order.door.entry == 0 {
+    if !can_be_held(record, state) {
         return Err("the process is in another process id namespace, or too old a shim".to_owned());
     }
     let mut outcome = help(&order)?;
@@ -160,6 +163,10 @@ fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
         outcome = help(&order)?;
     }
     Ok(outcome)
+}
+
+fn can_be_held(record: &Record, state: &SharedState) -> bool {
+    record.peer_pid != 0 && state.header(word::HELD_ENTRY) != 0
 }
 
 /// A copy is to be searched.

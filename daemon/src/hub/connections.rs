@@ -160,7 +160,7 @@ async fn read_frames(
                 // The last moment the kernel can be asked about this process.
                 samples::take(inner, record).await;
             }
-            if head.kind == Kind::Check {
+            if head.kind == Kind::Check && !record.asked_last.swap(true, Ordering::AcqRel) {
                 let limit = Duration::from_millis(word_at(payload, 0));
                 let record = Arc::clone(record);
                 tokio::task::spawn_blocking(move || checks::check_last(&record, limit));

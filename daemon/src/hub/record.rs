@@ -57,6 +57,8 @@ pub struct Record {
     pub billing: Mutex<()>,
     /// Held while it is checked: one after another.
     pub checking: Mutex<()>,
+    /// It has asked for its last check, which a process does once.
+    pub asked_last: AtomicBool,
     /// The last checks, and what rules say of the newest.
     pub judged: Judged,
     /// Chains of pointers that were asked for.
@@ -124,6 +126,7 @@ impl Record {
             active: AtomicBool::new(true),
             billing: Mutex::new(()),
             checking: Mutex::new(()),
+            asked_last: AtomicBool::new(false),
             judged: Judged::default(),
             whys: Whys::default(),
             chart: Mutex::new(None),

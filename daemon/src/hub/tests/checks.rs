@@ -1,7 +1,10 @@
 //! Checks as they come in from a process.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use pageshim_wire::check::{turn, word as check};
+use pageshim_wire::frame::Kind;
 use pageshim_wire::process::word;
 
 use crate::books::report::{Report, State};
@@ -9,7 +12,7 @@ use crate::hub::fake::{Host, good, set, state};
 
 /// Writes what a check found into a state: so many definite and indirect blocks of its site.
 fn found(fd: &OwnedFd, number: u64, blocks: [u64; 2]) {
-    use pageshim_wire::check::{Class, SUPPRESSIONS_AT, row, word as check};
+    use pageshim_wire::check::{Class, SUPPRESSIONS_AT, row};
     let layout = state(1, 1, "x").layout;
     let put = |at: u64, value: u64| {
         rustix::io::pwrite(fd, &value.to_le_bytes(), at).expect("writable");
@@ -30,6 +33,37 @@ fn found(fd: &OwnedFd, number: u64, blocks: [u64; 2]) {
         if number == 3 { own.len() as u64 } else { 0 },
     );
     head(check::SEQUENCE, number * 2);
+}
+
+// Goal: a process that waits for its last check is answered, once. Method: one that has no place for
+// a tracer asks, and asks again.
+#[tokio::test]
+async fn a_last_check_is_answered_once() {
+    let host = Host::new("last").await;
+    let fd = good(0xa8, 78, "zoo");
+    let at = state(1, 1, "x").layout.check() + check::TURN as u64 * 8;
+    let turn = || {
+        let mut bytes = [0; 8];
+        rustix::io::pread(&fd, &mut bytes, at).expect("readable");
+        u64::from_le_bytes(bytes)
+    };
+    let mut client = host.client().await;
+    client.hello(0xa8, 78, &fd).await;
+    client.frame(Kind::Check, &1000u64.to_le_bytes()).await;
+    for _ in 0..500 {
+        if turn() == turn::REFUSED {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(turn(), turn::REFUSED);
+    rustix::io::pwrite(&fd, &[0; 8], at).expect("writable");
+    client.frame(Kind::Check, &u64::MAX.to_le_bytes()).await;
+    set(&fd, word::EXIT_STATE, 1);
+    drop(client);
+    host.process(0xa8, |process| process.state == State::Exited)
+        .await;
+    assert_eq!(turn(), turn::NOBODYS);
 }
 
 // Goal: checks are kept and compared; a program's own suppressions take its blocks out of the
