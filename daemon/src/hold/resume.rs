@@ -5,7 +5,8 @@
 //! kernel ever sees, and the call's number in `orig_rax`. Let go by the kernel, it makes
 //! the call again by itself; a thread that is sent elsewhere first must be told to.
 //! A few calls fail with EINTR whenever a thread is woken for a tracer; unless a signal
-//! is there to be heard of, they are made again as well.
+//! is there to be heard of, they are made again as well. Their time-out, where they have
+//! one, begins anew.
 
 use nix::libc::{self, user_regs_struct};
 use pageshim_wire::check::saved;
@@ -31,11 +32,31 @@ const TALKATIVE: [libc::c_long; 10] = [
     libc::SYS_msgsnd,
     libc::SYS_io_uring_enter,
 ];
+/// Calls that do so on a socket with SO_RCVTIMEO or SO_SNDTIMEO. What they say so after has moved
+/// nothing; a `connect` made again waits for the connection that the first one began.
+const TIMED: [libc::c_long; 15] = [
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_sendfile,
+    libc::SYS_splice,
+    libc::SYS_connect,
+];
 
 /// True when a thread was woken from a call that says so to the program.
 pub fn is_cut_short(registers: &user_regs_struct) -> bool {
     let call = registers.orig_rax.cast_signed();
-    registers.rax.cast_signed() == -i64::from(libc::EINTR) && TALKATIVE.contains(&call)
+    let says_so = TALKATIVE.contains(&call) || TIMED.contains(&call);
+    registers.rax.cast_signed() == -i64::from(libc::EINTR) && says_so
 }
 
 /// The registers with which the thread makes its call again, if it was in one.
@@ -102,7 +123,11 @@ mod tests {
             (0x1002, -4),
             "a signal is heard"
         );
-        assert_eq!(again(libc::SYS_read, -4, false), (0x1002, -4));
+        assert_eq!(
+            again(libc::SYS_recvmsg, -4, false),
+            (0x1000, libc::SYS_recvmsg)
+        );
+        assert_eq!(again(libc::SYS_close, -4, false), (0x1002, -4));
         assert_eq!(
             again(-1, RESTARTSYS, false),
             (0x1002, RESTARTSYS),

@@ -1,0 +1,44 @@
+//! Leak checks of running programs in unusual states: in calls that a stop cuts short.
+
+use pageshim_tests::programs::program;
+use pageshim_tests::{Daemon, Ended, Job, Outcome, Running, View, places};
+use serde_json::Value;
+
+/// A program that says when it is ready, and waits for its standard input to end.
+fn start(daemon: &Daemon, job: Job) -> (Running, String) {
+    let mut running = daemon.preload("exact").apply(job).start();
+    running.wait_for("ready", 1);
+    let id = daemon.known_pid(running.pid());
+    (running, id)
+}
+
+/// `pageshim leaks`, as JSON.
+fn leaks(daemon: &Daemon, process: &str) -> Outcome {
+    Job::new(places::pageshim())
+        .args(["leaks", process, "--format", "json", "--socket"])
+        .arg(daemon.socket())
+        .run()
+}
+
+/// Checks it; how that was done.
+fn checked(daemon: &Daemon, process: &str) -> Value {
+    let view = View::parse(&leaks(daemon, process).ok().stdout);
+    view.processes()[0]["check"].clone()
+}
+
+// Goal: calls on sockets with a time-out end by it and not with EINTR. Method: each such call in a thread
+// of its own, checked while it waits.
+#[test]
+fn calls_with_a_time_out_are_made_again() {
+    let daemon = Daemon::start();
+    let (running, id) = start(&daemon, Job::new(program("cutshort.c")));
+    for time in 0..15 {
+        assert_eq!(checked(&daemon, &id)["method"], "fork", "check {time}");
+        // Longer than the time-outs, which begin anew with each check.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let outcome = running.finish();
+    assert_eq!(outcome.ended, Ended::Code(0), "{}", outcome.stderr);
+    let said = outcome.stdout;
+    assert!(said.contains("noticed 0 lively 1"), "{said}");
+}
