@@ -1,6 +1,7 @@
 //! Leak checks of running programs in unusual states: in calls that a stop cuts short.
 
 use pageshim_tests::programs::program;
+use pageshim_tests::view::number;
 use pageshim_tests::{Daemon, Ended, Job, Outcome, Running, View, places};
 use serde_json::Value;
 
@@ -26,6 +27,18 @@ fn checked(daemon: &Daemon, process: &str) -> Value {
     view.processes()[0]["check"].clone()
 }
 
+fn odd(arguments: &[&str]) -> Job {
+    Job::new(program("odd.c")).args(arguments)
+}
+
+/// Fails the case unless the check found what `odd` loses and keeps.
+#[track_caller]
+fn check_found(check: &Value) {
+    let blocks = |class: &str| number(&check["classes"][class], "blocks");
+    assert_eq!(blocks("definite"), 7, "{check:#}");
+    assert!(blocks("reachable") >= 5, "{check:#}");
+}
+
 // Goal: calls on sockets with a time-out end by it and not with EINTR. Method: each such call in a thread
 // of its own, checked while it waits.
 #[test]
@@ -41,4 +54,25 @@ fn calls_with_a_time_out_are_made_again() {
     assert_eq!(outcome.ended, Ended::Code(0), "{}", outcome.stderr);
     let said = outcome.stdout;
     assert!(said.contains("noticed 0 lively 1"), "{said}");
+}
+
+// Goal: a process whose first thread has ended is seen and checked like any other. Method: main ends by
+// pthread_exit; a check on request, its bytes in RAM, the check at its end.
+#[test]
+fn a_process_without_its_first_thread_is_checked() {
+    let daemon = Daemon::start();
+    let job = odd(&["mainless"]).env("PAGESHIM_CHECK", "exit");
+    let (running, id) = start(&daemon, job);
+    let check = checked(&daemon, &id);
+    assert_eq!(check["method"], "fork", "{check:#}");
+    check_found(&check);
+    let process = daemon.report().process("odd").clone();
+    assert!(
+        number(&process["pages"], "resident_bytes") > 0,
+        "{process:#}"
+    );
+    assert_eq!(running.finish().ended, Ended::Code(0));
+    let process = daemon.settled("odd").process("odd").clone();
+    assert_eq!(process["check"]["trigger"], "exit");
+    check_found(&process["check"]);
 }

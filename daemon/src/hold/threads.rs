@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -11,6 +12,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::resume::{is_cut_short, resumed};
+use crate::target::directory::{directory, runs, state};
 
 /// Times the list of threads is read again at most, for those started meanwhile.
 const ROUNDS: usize = 50;
@@ -88,6 +90,8 @@ impl Held {
                     fresh.push(tid);
                 }
                 Err(Errno::ESRCH) => {}
+                // One that ended is listed still, as a first thread is until the last one ends.
+                Err(Errno::EPERM) if !is_there(self.pid, tid) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -200,15 +204,12 @@ fn tids(pid: u32) -> Vec<Pid> {
 
 /// True for a process that a stop signal holds.
 fn is_stopped(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.trim_start().chars().next());
-    state == Some('T')
+    state(&directory(pid)) == Some('T')
 }
 
+/// False for a thread that has ended, also while it is still listed.
 fn is_there(pid: u32, tid: Pid) -> bool {
-    fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(false)
+    state(Path::new(&format!("/proc/{pid}/task/{tid}"))).is_some_and(runs)
 }
 
 /// True when a signal waits that the thread would take.

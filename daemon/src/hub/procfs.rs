@@ -4,10 +4,12 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags};
 
+use crate::target::directory::directory;
+
 /// Resident bytes of the mappings inside `base..base + bytes`; `None` when the
 /// kernel does not say or nothing is mapped there.
 pub fn resident(pid: u32, base: u64, bytes: u64) -> Option<u64> {
-    let smaps = std::fs::read(format!("/proc/{pid}/smaps")).ok()?;
+    let smaps = std::fs::read(directory(pid).join("smaps")).ok()?;
     sum(
         &String::from_utf8_lossy(&smaps),
         base,
@@ -40,7 +42,7 @@ fn range(line: &str) -> Option<(u64, u64)> {
 /// What the kernel names the mapping that holds an address: a file, `[heap]`; empty for
 /// memory without a name. `None` when it does not say.
 pub fn mapping(pid: u32, address: u64) -> Option<String> {
-    let maps = std::fs::read(format!("/proc/{pid}/maps")).ok()?;
+    let maps = std::fs::read(directory(pid).join("maps")).ok()?;
     let maps = String::from_utf8_lossy(&maps);
     let line = maps
         .lines()
@@ -69,7 +71,7 @@ pub fn is_gone(pid: u32) -> bool {
 /// reserve. False only when the kernel shows its mappings and that is not among
 /// them: it has called exec.
 pub fn has_heap(pid: u32, base: u64) -> bool {
-    let Ok(maps) = std::fs::read(format!("/proc/{pid}/maps")) else {
+    let Ok(maps) = std::fs::read(directory(pid).join("maps")) else {
         return true;
     };
     let maps = String::from_utf8_lossy(&maps);

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::directory::directory;
+
 /// What reads a process's memory; tests have one over bytes.
 pub trait Peek {
     /// Fills `into` from `address`; false when any of it is not readable.
@@ -21,7 +23,7 @@ impl Memory {
     /// Opens it. Fails with `PermissionDenied` where the kernel wants the process's
     /// consent (Yama) or it belongs to someone else.
     pub fn open(pid: u32) -> io::Result<Self> {
-        let file = File::open(format!("/proc/{pid}/mem"))?;
+        let file = File::open(directory(pid).join("mem"))?;
         Ok(Self { file })
     }
 }

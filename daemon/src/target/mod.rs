@@ -4,7 +4,8 @@
 //! # Design
 //! ```text
 //! access    the way in, once a process's books make sense; the records of a run
-//! memory    /proc/PID/mem, read only
+//! directory where /proc shows a process, also one whose first thread has ended
+//! memory    its mem, read only
 //! pagemap   which OS pages are in RAM
 //! snapshot  the heap's runs, from its page structs
 //! smaps     what else is in RAM
@@ -17,6 +18,7 @@
 #![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
 
 pub mod access;
+pub mod directory;
 pub mod memory;
 pub mod origins;
 pub mod pagemap;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::directory::directory;
+
 /// Entries read at a time: 512 KiB of the file, 256 MiB of addresses.
 const PIECE: usize = 64 * 1024;
 const PRESENT: u64 = 1 << 63;
@@ -21,7 +23,7 @@ pub struct Pagemap {
 impl Pagemap {
     /// Opens it; `page_bytes` is the kernel's page size.
     pub fn open(pid: u32, page_bytes: u64) -> io::Result<Self> {
-        let file = File::open(format!("/proc/{pid}/pagemap"))?;
+        let file = File::open(directory(pid).join("pagemap"))?;
         let page_bytes = page_bytes.max(4096);
         Ok(Self { file, page_bytes })
     }

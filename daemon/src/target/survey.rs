@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use pageshim_wire::heap::{SLICE_BYTES, SLICE_SHIFT};
 
 use super::access::{Access, Records, Trouble, committed};
+use super::directory::directory;
 use super::memory::Peek;
 use super::origins::Origins;
 use super::pagemap::{Pagemap, Resident};
@@ -68,7 +69,7 @@ fn once(pid: u32, place: &Place, page_bytes: u64) -> Result<Survey, Trouble> {
     let reserve = place.structs..place.base + place.reserved;
     let stacks = smaps::stack_pointers(pid);
     let look = || -> std::io::Result<(Around, Resident)> {
-        let text = std::fs::read(format!("/proc/{pid}/smaps"))?;
+        let text = std::fs::read(directory(pid).join("smaps"))?;
         let mappings = smaps::parse(&String::from_utf8_lossy(&text));
         let around = smaps::sort(&mappings, &reserve, place.base, &stacks);
         let committed = place.committed.min(place.reserved);

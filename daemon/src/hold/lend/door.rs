@@ -11,6 +11,7 @@ use pageshim_wire::check::{Method, Trigger, saved, stopped};
 use crate::hold::order::{Door, Order};
 use crate::hold::resume::{resumed, saved_words};
 use crate::hold::threads::{Held, Stopped, hears};
+use crate::target::directory::directory;
 
 /// The process's memory, to write where its shim said.
 pub(super) struct Memory {
@@ -21,7 +22,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Opens it.
     pub(super) fn open(order: &Order) -> Result<Self, Errno> {
-        let path = format!("/proc/{}/mem", order.pid);
+        let path = directory(order.pid).join("mem");
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file =
             file.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;

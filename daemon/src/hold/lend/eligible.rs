@@ -5,10 +5,11 @@ use std::fs;
 use pageshim_wire::filters;
 
 use crate::hold::order::Order;
+use crate::target::directory::directory;
 
 /// True when the held process maps the state that the order is about.
 pub(super) fn maps_state(order: &Order) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{}/maps", order.pid)).unwrap_or_default();
+    let maps = fs::read_to_string(directory(order.pid).join("maps")).unwrap_or_default();
     maps.lines().any(|line| is_state(line, order.state_inode))
 }
 
@@ -28,7 +29,7 @@ pub(super) fn has_own_filter(order: &Order) -> bool {
 
 /// How many filters it is under; `None` where the kernel does not count them.
 pub(super) fn filter_count(order: &Order) -> Option<u64> {
-    let status = fs::read(format!("/proc/{}/status", order.pid)).unwrap_or_default();
+    let status = fs::read(directory(order.pid).join("status")).unwrap_or_default();
     filters::count(&status)
 }
 

@@ -34,7 +34,7 @@ impl Presence {
     /// Ready to ask; without a page table to read every private page counts as held.
     pub(super) fn open() -> Self {
         Self {
-            pagemap: sys::open_read(b"/proc/self/pagemap\0").ok(),
+            pagemap: sys::open_read(b"/proc/thread-self/pagemap\0").ok(),
             from: 0,
             to: 0,
             backing: Backing::Private,

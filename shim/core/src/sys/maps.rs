@@ -1,9 +1,10 @@
-//! /proc/self/maps: which file is mapped at an address, and all mappings in order.
+//! /proc/thread-self/maps: which file is mapped at an address, and all mappings in order.
 //!
 //! # Design
 //! The file is read in pieces into a buffer on the stack; of each line only the
 //! first [`LINE`] bytes are kept. Asked once per module whose name in the
-//! loader's list is relative, so never on a hot path.
+//! loader's list is relative, so never on a hot path. Under the process's own name
+//! the kernel shows no mappings any more once its first thread has ended.
 
 use super::{close, open_read, read};
 
@@ -13,7 +14,7 @@ const LINE: usize = 512;
 /// The absolute path of the file mapped at `address`, written to `into`;
 /// answers its length, `None` when there is none or it does not fit.
 pub fn mapped_file(address: u64, into: &mut [u8]) -> Option<usize> {
-    let fd = open_read(b"/proc/self/maps\0").ok()?;
+    let fd = open_read(b"/proc/thread-self/maps\0").ok()?;
     let mut lines = Lines {
         line: [0; LINE],
         length: 0,
@@ -51,7 +52,7 @@ pub struct Mapping<'a> {
 
 /// Calls `each` for every mapping until it answers false; true when all of them were read.
 pub fn each_mapping(mut each: impl FnMut(&Mapping<'_>) -> bool) -> bool {
-    let Ok(fd) = open_read(b"/proc/self/maps\0") else {
+    let Ok(fd) = open_read(b"/proc/thread-self/maps\0") else {
         return false;
     };
     let mut lines = Lines {

@@ -180,7 +180,8 @@ fn list(fd: i32, into: &mut [u8]) -> Option<usize> {
 pub fn copy_range(from: usize, into: usize, bytes: usize) -> Result<usize, Errno> {
     let (local, remote) = ([into, bytes], [from, bytes]);
     let (local, remote) = (local.as_ptr().addr(), remote.as_ptr().addr());
-    let args = [process_id() as usize, local, 1, remote, 1, 0];
+    // By the thread: of a process whose first thread has ended the kernel finds no memory.
+    let args = [super::thread_id() as usize, local, 1, remote, 1, 0];
     // SAFETY: the caller owns the place the bytes go to; a place that is gone is an error.
     unsafe { call(number::PROCESS_VM_READV, args) }
 }
