@@ -76,3 +76,25 @@ fn a_process_without_its_first_thread_is_checked() {
     assert_eq!(process["check"]["trigger"], "exit");
     check_found(&process["check"]);
 }
+
+/// Checks a process of which there can be no copy, and fails the case unless the result says why.
+#[track_caller]
+fn check_in_place(daemon: &Daemon, process: &str, reason: &str, note: &str) {
+    let check = checked(daemon, process);
+    assert_eq!(check["method"], "held", "{check:#}");
+    assert_eq!(check["reason"], reason, "{check:#}");
+    check_found(&check);
+    let text = daemon.get(&format!("/leaks.txt?process={process}")).ok();
+    assert!(text.contains(note), "{text}");
+}
+
+// Goal: who reads the result of a check in place learns why there was no copy. Method: a limit of no
+// processes; JSON and text.
+#[test]
+fn a_refused_fork_is_told() {
+    let daemon = Daemon::start();
+    let (running, id) = start(&daemon, odd(&["unforkable"]));
+    let said = "No copy was made: the kernel refused to fork the process.";
+    check_in_place(&daemon, &id, "fork", said);
+    assert_eq!(running.finish().stdout, "ready\n", "it may not fork");
+}

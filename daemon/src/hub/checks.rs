@@ -81,6 +81,9 @@ pub fn check_for<T>(
     }
     finished(&state, before)?;
     state.note_pause(outcome.pause_ns);
+    if outcome.reason != Reason::None as u64 {
+        state.note_reason(outcome.reason);
+    }
     Ok(take(&state))
 }
 
@@ -159,8 +162,12 @@ fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
         }
     }
     if outcome.reason == Reason::Fork as u64 {
+        let why = outcome.reason;
         order.in_place = true;
         outcome = help(&order)?;
+        if outcome.trouble.is_empty() {
+            outcome.reason = why;
+        }
     }
     Ok(outcome)
 }

@@ -97,6 +97,13 @@ impl SharedState {
         let offset = self.layout.check() + check::word::PAUSE_NS as u64 * 8;
         let _ = rustix::io::pwrite(&self.fd, &ns.to_le_bytes(), offset);
     }
+
+    /// Notes why a check was made in no copy, which only who asked for one knows; a
+    /// [`check::Reason`].
+    pub fn note_reason(&self, reason: u64) {
+        let offset = self.layout.check() + check::word::REASON as u64 * 8;
+        let _ = rustix::io::pwrite(&self.fd, &reason.to_le_bytes(), offset);
+    }
 }
 
 impl Memory for SharedState {
