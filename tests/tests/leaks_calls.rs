@@ -98,3 +98,19 @@ fn a_refused_fork_is_told() {
     check_in_place(&daemon, &id, "fork", said);
     assert_eq!(running.finish().stdout, "ready\n", "it may not fork");
 }
+
+// Goal: a check leaves alone a process id namespace that waits for its first process. Method: unshare,
+// two checks, then the program's own child, which is process 1 of it.
+#[test]
+fn a_new_namespace_is_left_to_its_program() {
+    let daemon = Daemon::start();
+    let (running, id) = start(&daemon, odd(&["namespace"]));
+    if running.stdout().contains("cannot") {
+        return println!("skipped: no namespace may be made here");
+    }
+    let said = "No copy was made: its next child would be the first of a new process id namespace";
+    for _ in 0..2 {
+        check_in_place(&daemon, &id, "namespace", said);
+    }
+    assert_eq!(running.finish().stdout, "ready\nforked 1 child 1\n");
+}

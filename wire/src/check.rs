@@ -237,9 +237,11 @@ pub enum Reason {
     System = 6,
     /// Whoever marked died of it: the memory is damaged.
     Damaged = 7,
+    /// A copy would be the first process of a new process id namespace.
+    Namespace = 8,
 }
 /// Name of each [`Reason`].
-pub const REASON_NAMES: [&str; 8] = [
+pub const REASON_NAMES: [&str; 9] = [
     "none",
     "no_records",
     "fork",
@@ -248,6 +250,7 @@ pub const REASON_NAMES: [&str; 8] = [
     "too_long",
     "system",
     "damaged",
+    "namespace",
 ];
 
 /// A class of blocks; index of its pair.

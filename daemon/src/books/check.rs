@@ -37,7 +37,7 @@ pub struct Check {
     #[serde(default)]
     pub state: String,
     /// Why it failed, or was made another way than by fork: `none`, `no_records`, `fork`, `filter`,
-    /// `memory`, `too_long`, `system`, `damaged`.
+    /// `memory`, `too_long`, `system`, `damaged`, `namespace`.
     #[serde(default)]
     pub reason: String,
     /// Why there is no result, in words; null when there is one.

@@ -26,7 +26,7 @@ use super::order::{Order, Outcome};
 use super::threads::{Held, Stopped};
 use choice::choose;
 use door::{Memory, is_behind};
-use eligible::{filter_count, has_own_filter, maps_state};
+use eligible::{begins_namespace, filter_count, has_own_filter, maps_state};
 
 /// Longest time to stop all threads.
 const STOP: Duration = Duration::from_millis(500);
@@ -74,6 +74,13 @@ fn try_to(order: &Order) -> Result<Outcome, Errno> {
     }
     let mut outcome = Outcome::default();
     let lent = choose(order.pid, &held.threads).ok_or(Errno::ETIMEDOUT)?;
+    if !order.in_place && begins_namespace(order.pid, lent) {
+        return Ok(Outcome {
+            trouble: "its next child would be the first of a new process id namespace".to_owned(),
+            reason: Reason::Namespace as u64,
+            ..Outcome::default()
+        });
+    }
     memory.write_threads(&held)?;
     let since = held.since();
     if !order.in_place {

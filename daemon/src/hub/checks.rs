@@ -2,7 +2,7 @@
 //!
 //! # Design
 //! A helper process (`crate::hold`) stops the threads and has the process forked; where
-//! the kernel refuses the fork, marked in place; where it does not let us stop
+//! the kernel refuses the fork or a copy would do harm, marked in place; where it does not let us stop
 //! threads, even with the process's consent, the process is asked to check
 //! itself. The result lies in the shared state; here is only what we saw of it.
 
@@ -161,7 +161,8 @@ fn hold(record: &Record, state: &SharedState) -> Result<Outcome, String> {
             outcome = help(&order)?;
         }
     }
-    if outcome.reason == Reason::Fork as u64 {
+    let no_copy = [Reason::Fork as u64, Reason::Namespace as u64];
+    if no_copy.contains(&outcome.reason) {
         let why = outcome.reason;
         order.in_place = true;
         outcome = help(&order)?;

@@ -92,6 +92,9 @@ pub fn reason(word: u64) -> &'static str {
         "memory" => "there was no memory for the marks",
         "too_long" => "it took too long",
         "system" => "a system call it needs failed",
+        "namespace" => {
+            "its next child would be the first of a new process id namespace, which ends with it"
+        }
         "damaged" => "who searched its memory died of it: it is damaged",
         _ => "it does not say why",
     }

@@ -1,7 +1,9 @@
 //! Whether a process may be held at all: what procfs says of it.
 
 use std::fs;
+use std::path::Path;
 
+use nix::unistd::Pid;
 use pageshim_wire::filters;
 
 use crate::hold::order::Order;
@@ -33,6 +35,21 @@ pub(super) fn filter_count(order: &Order) -> Option<u64> {
     filters::count(&status)
 }
 
+/// True where the children of a thread would live in another process id namespace than it does. A copy
+/// that is the first process of one takes it along when it ends.
+pub(super) fn begins_namespace(pid: u32, tid: Pid) -> bool {
+    is_another(Path::new(&format!("/proc/{pid}/task/{tid}/ns")))
+}
+
+fn is_another(spaces: &Path) -> bool {
+    let children = spaces.join("pid_for_children");
+    let Ok(own) = fs::read_link(spaces.join("pid")) else {
+        return false;
+    };
+    // Before the first child the link is there and leads nowhere; old kernels have none.
+    fs::symlink_metadata(&children).is_ok() && fs::read_link(&children).ok() != Some(own)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +71,12 @@ mod tests {
         assert!(!line("1234", "/memfd:other (deleted)"));
         assert!(!line("1234", "/tmp/x /memfd:pageshim"));
         assert!(!is_state("", 0) && !is_state("7f00-7f10 rw-p 0 00:00 0", 0));
+    }
+
+    // Goal: children in the namespace of their parent are no reason. Method: our own links.
+    #[test]
+    fn most_children_live_where_their_parents_do() {
+        assert!(!is_another(Path::new("/proc/self/ns")));
+        assert!(!is_another(Path::new("/nonexistent")));
     }
 }
