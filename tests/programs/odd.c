@@ -97,7 +97,9 @@ int main(int argc, char **argv)
         refuse_forks();
     say("ready");
     while (strcmp(what, "busy") == 0) {
-        free(malloc(100));
+        /* Who allocates much sees soon what is asked of it. */
+        for (int i = 0; i < 5000; i++)
+            free(malloc(100));
         usleep(1000);
     }
     wait_for_end();

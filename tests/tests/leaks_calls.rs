@@ -1,8 +1,11 @@
 //! Leak checks of running programs in unusual states: in calls that a stop cuts short.
 
+use std::time::{Duration, Instant};
+
 use pageshim_tests::programs::program;
 use pageshim_tests::view::number;
 use pageshim_tests::{Daemon, Ended, Job, Outcome, Running, View, places};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A program that says when it is ready, and waits for its standard input to end.
@@ -113,4 +116,34 @@ fn a_new_namespace_is_left_to_its_program() {
         check_in_place(&daemon, &id, "namespace", said);
     }
     assert_eq!(running.finish().stdout, "ready\nforked 1 child 1\n");
+}
+
+// Goal: who has a process checked that dies meanwhile is told at once. Method: one that is traced by
+// another program, so that it checks itself, with much to search; kill.
+#[test]
+fn a_death_amid_a_check_is_told() {
+    const TRACER: &str = "import ctypes, sys
+libc = ctypes.CDLL(None)
+print('traced', libc.ptrace(0x4206, int(sys.argv[1]), 0, 0), flush=True)
+sys.stdin.read()";
+    let daemon = Daemon::start();
+    let (running, id) = start(&daemon, odd(&["busy", "6000000"]));
+    let pid = running.pid().to_string();
+    let mut tracer = Job::new("python3").args(["-c", TRACER, &pid]).start();
+    tracer.wait_for("traced 0", 1);
+    let (told_after, outcome) = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| (leaks(&daemon, &id), Instant::now()));
+        std::thread::sleep(Duration::from_millis(200));
+        let killed = Instant::now();
+        running.signal(Signal::KILL);
+        tracer.finish();
+        let (outcome, answered) = asked.join().expect("no panic");
+        (answered - killed, outcome)
+    });
+    // Before it was asked to check itself, the helper that would stop it says so.
+    let said = ["it ended while it was checked", "the process is gone"];
+    let told = said.iter().any(|said| outcome.stderr.contains(said));
+    assert!(told, "{outcome:#?}");
+    assert!(told_after < Duration::from_secs(5), "after {told_after:?}");
+    assert_eq!(running.finish().ended, Ended::Signal(9));
 }

@@ -3,7 +3,7 @@
 //! The daemon is ours and the connection is closed after one answer, so this
 //! reads a status line, skips headers and takes the body to the end.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use std::time::Duration;
 use super::places;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// What is asked for by POST may be a check.
+const TIMEOUT_POST: Duration = crate::hub::LONGEST_CHECK.saturating_add(Duration::from_secs(10));
 const ANSWER_MAX: u64 = 1 << 30;
 
 /// URL of the daemon of `socket`.
@@ -32,22 +34,30 @@ pub(crate) fn url(socket: &Path) -> Result<String, String> {
 
 /// Body of `url` + `path`; `path` has no leading slash.
 pub(crate) fn get(url: &str, path: &str) -> Result<Vec<u8>, String> {
-    ask("GET", url, path)
+    ask("GET", url, path, TIMEOUT)
 }
 
 /// The same after having something done.
 pub(crate) fn post(url: &str, path: &str) -> Result<Vec<u8>, String> {
-    ask("POST", url, path)
+    ask("POST", url, path, TIMEOUT_POST)
 }
 
-fn ask(method: &str, url: &str, path: &str) -> Result<Vec<u8>, String> {
+fn ask(method: &str, url: &str, path: &str, limit: Duration) -> Result<Vec<u8>, String> {
     let authority = url
         .strip_prefix("http://")
         .and_then(|rest| rest.split('/').next())
         .ok_or_else(|| format!("{url} is no http URL"))?;
-    let failed = |error: std::io::Error| format!("the daemon at {url} does not answer: {error}");
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!(
+                "the daemon at {url} has not answered for {} s",
+                limit.as_secs()
+            )
+        }
+        _ => format!("the daemon at {url} does not answer: {error}"),
+    };
     let mut stream = TcpStream::connect(authority).map_err(failed)?;
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
+    stream.set_read_timeout(Some(limit)).map_err(failed)?;
     let token = match std::env::var_os("PAGESHIM_AUTH_TOKEN_FILE") {
         Some(file) => format!(
             "Authorization: Bearer {}\r\n",
@@ -69,6 +79,9 @@ fn ask(method: &str, url: &str, path: &str) -> Result<Vec<u8>, String> {
 
 /// The body of an answer with status 200, else why not.
 fn body(answer: &[u8]) -> Result<Vec<u8>, String> {
+    if answer.is_empty() {
+        return Err("nothing: it closed the connection".to_owned());
+    }
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
     let end = end.ok_or("nothing that is HTTP")?;
     let head = String::from_utf8_lossy(&answer[..end]);
@@ -101,6 +114,18 @@ mod tests {
         let problem = body(b"HTTP/1.1 404 Not Found\r\n\r\n{\"detail\":\"no such\"}");
         assert_eq!(problem, Err("no such".to_owned()));
         assert!(body(b"SSH-2.0").is_err());
+        assert!(body(b"").is_err_and(|why| why.contains("closed the connection")));
+    }
+
+    // Goal: a daemon that does not answer in time is told as that, and one asked to check has the time a
+    // check takes. Method: a port nobody reads from.
+    #[test]
+    fn a_silent_daemon_is_told() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let why = ask("GET", &url, "", Duration::from_millis(20)).expect_err("silence");
+        assert!(why.contains("has not answered for 0 s"), "{why}");
+        assert!(TIMEOUT_POST > crate::hub::LONGEST_CHECK);
     }
 
     // Goal: a missing daemon is told with what to do. Method: a socket that does not exist.

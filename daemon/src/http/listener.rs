@@ -22,8 +22,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// Most connections at a time.
 pub(crate) const CONNECTIONS: usize = 256;
-/// Longest time without a written byte. Longer than any report takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time without a written byte. Longer than any report or check takes.
+const PATIENCE: Duration = crate::hub::LONGEST_CHECK.saturating_add(Duration::from_secs(20));
 
 /// A listener that hands out guarded connections.
 #[derive(Debug)]

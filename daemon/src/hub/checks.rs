@@ -19,9 +19,12 @@ use crate::ingest::SharedState;
 
 /// Longest time for a mark: a few seconds for each GiB.
 const MARK: Duration = Duration::from_secs(120);
+/// Longest time for all of a check: a fork may take 30 s, a mark [`MARK`], the rest is seconds.
+pub const LONGEST: Duration = Duration::from_secs(160);
 /// How long a process may take to see that something is asked of it.
 const ATTENTION: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
+const ENDED: &str = "it ended while it was checked";
 
 /// Where a check begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,13 +76,13 @@ pub fn check_for<T>(
     let before = sequence(&state);
     let outcome = hold(record, &state)?;
     if outcome.refused {
-        ask(&state, before, &outcome.trouble)?;
+        ask(record, &state, before, &outcome.trouble)?;
         return Ok(take(&state));
     }
     if !outcome.trouble.is_empty() {
         return Err(outcome.trouble);
     }
-    finished(&state, before)?;
+    finished(record, &state, before)?;
     state.note_pause(outcome.pause_ns);
     if outcome.reason != Reason::None as u64 {
         state.note_reason(outcome.reason);
@@ -215,22 +218,26 @@ fn help(order: &Order) -> Result<Outcome, String> {
 }
 
 /// The process checks itself, when it comes by.
-fn ask(state: &SharedState, before: u64, refused: &str) -> Result<(), String> {
+fn ask(record: &Record, state: &SharedState, before: u64, refused: &str) -> Result<(), String> {
     let asked = state.ask(Control::Check);
-    if !waits(ATTENTION, || state.header(word::CONTROL_DONE) == asked) {
+    let heard = || state.header(word::CONTROL_DONE) == asked;
+    if !waits(ATTENTION, || heard() || record.end().is_some()) {
         return Err(format!(
             "{refused}; asked to check itself, it did not answer within {} s (it looks when it allocates)",
             ATTENTION.as_secs()
         ));
     }
-    finished(state, before)
+    finished(record, state, before)
 }
 
-/// Whether there is a new result.
-fn finished(state: &SharedState, before: u64) -> Result<(), String> {
+/// Whether there is a new result; none comes any more from a process that has ended.
+fn finished(record: &Record, state: &SharedState, before: u64) -> Result<(), String> {
     let done = || sequence(state) != before && sequence(state).is_multiple_of(2);
-    if !waits(MARK, done) {
+    if !waits(MARK, || done() || record.end().is_some()) {
         return Err("the check did not end".to_owned());
+    }
+    if !done() {
+        return Err(ENDED.to_owned());
     }
     if state.check_word(check_word::STATE) == State::Done as u64 {
         return Ok(());

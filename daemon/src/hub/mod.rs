@@ -71,7 +71,7 @@ use crate::ingest::socket::Socket;
 use crate::symbols::Symbols;
 use crate::whatif::report::WhatIf;
 
-pub use checks::{NoCheck, Roots};
+pub use checks::{LONGEST as LONGEST_CHECK, NoCheck, Roots};
 
 pub use crate::books::filter::Filter;
 pub use crate::ingest::socket::HubError;
