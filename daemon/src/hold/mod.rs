@@ -12,8 +12,9 @@
 //! children there. When the helper dies the kernel lets all threads go, and the lent
 //! one restores itself.
 //!
-//! The program sees nothing of it: no signal is sent, and system calls that were cut
-//! short are made again, also those that would otherwise fail with EINTR.
+//! The program sees next to nothing of it: no signal is sent, and system calls that were
+//! cut short are made again, also those that would otherwise fail with EINTR. One that has
+//! moved part of its bytes returns that part.
 #![allow(unreachable_pub, reason = "a binary: pub marks what other rooms use")]
 
 pub mod lend;
