@@ -72,7 +72,6 @@ fn try_to(order: &Order) -> Result<Outcome, Errno> {
             ..Outcome::default()
         });
     }
-    let mut outcome = Outcome::default();
     let lent = choose(order.pid, &held.threads).ok_or(Errno::ETIMEDOUT)?;
     if !order.in_place && begins_namespace(order.pid, lent) {
         return Ok(Outcome {
@@ -82,47 +81,58 @@ fn try_to(order: &Order) -> Result<Outcome, Errno> {
         });
     }
     memory.write_threads(&held)?;
-    let since = held.since();
-    if !order.in_place {
-        match fork(order, &memory, &mut held, lent)? {
-            Some(copy) => {
-                outcome.forked = true;
-                if !order.at_exit {
-                    held.release();
-                }
-                let pause = since.elapsed();
-                if let Err((reason, trouble)) = see_through(order, copy, &mut held) {
-                    outcome.reason = reason as u64;
-                    outcome.trouble = trouble;
-                }
-                held.release();
-                let pause = if order.at_exit {
-                    since.elapsed()
-                } else {
-                    pause
-                };
-                outcome.pause_ns = pause.as_nanos() as u64;
-                return Ok(outcome);
-            }
-            None => {
-                let filtered = filter_count(order) != Some(0);
-                outcome.reason = if filtered {
-                    Reason::Filter
-                } else {
-                    Reason::Fork
-                } as u64;
-                outcome.trouble = if filtered {
-                    "the kernel refused to fork the process, and under its filter of system calls (seccomp) only a copy is searched: a call the filter does not know would end the process itself"
-                } else {
-                    "the kernel refused to fork the process"
-                }
-                .to_owned();
-                return Ok(outcome);
-            }
-        }
+    if order.in_place {
+        return in_place(order, &memory, held, lent);
     }
+    match fork(order, &memory, &mut held, lent)? {
+        Some(copy) => Ok(in_a_copy(order, copy, held)),
+        None => Ok(not_copied(order)),
+    }
+}
+
+fn in_a_copy(order: &Order, copy: Pid, mut held: Held) -> Outcome {
+    let since = held.since();
+    if !order.at_exit {
+        held.release();
+    }
+    let pause = since.elapsed();
+    let searched = see_through(order, copy, &mut held);
+    held.release();
+    let pause = if order.at_exit {
+        since.elapsed()
+    } else {
+        pause
+    };
+    let (reason, trouble) = searched.err().unwrap_or((Reason::None, String::new()));
+    Outcome {
+        trouble,
+        reason: reason as u64,
+        forked: true,
+        pause_ns: pause.as_nanos() as u64,
+        ..Outcome::default()
+    }
+}
+
+fn not_copied(order: &Order) -> Outcome {
+    let (reason, trouble) = match filter_count(order) {
+        Some(0) => (Reason::Fork, "the kernel refused to fork the process"),
+        _ => (
+            Reason::Filter,
+            "the kernel refused to fork the process, and under its filter of system calls (seccomp) only a copy is searched: a call the filter does not know would end the process itself",
+        ),
+    };
+    Outcome {
+        trouble: trouble.to_owned(),
+        reason: reason as u64,
+        ..Outcome::default()
+    }
+}
+
+fn in_place(order: &Order, memory: &Memory, mut held: Held, lent: Pid) -> Result<Outcome, Errno> {
+    let since = held.since();
+    let mut outcome = Outcome::default();
     let limit = Duration::from_millis(order.limit_ms);
-    if !mark_in_place(order, &memory, &mut held, lent, limit)? {
+    if !mark_in_place(order, memory, &mut held, lent, limit)? {
         outcome.trouble = "the mark took too long".to_owned();
         outcome.reason = Reason::TooLong as u64;
     }
