@@ -77,6 +77,49 @@ fn ci_gets_its_files() {
     );
 }
 
+/// Names of JUnit cases, fingerprints and site ids of one run of a program that loses blocks.
+fn called() -> [Vec<String>; 3] {
+    let dir = Temp::new();
+    let (junit, sarif) = (dir.join("j.xml"), dir.join("s.json"));
+    let job = Job::new(places::pageshim()).dir(&dir).args(["run", "-q"]);
+    let job = job.arg("--junit").arg(&junit).arg("--sarif").arg(&sarif);
+    job.arg("--").arg(program("leaks.c")).run().ok();
+    let junit = fs::read_to_string(junit).expect("written");
+    let cases = junit.lines().filter(|line| line.contains("<testcase"));
+    let case = |line: &str| line.split('"').nth(3).map(ToOwned::to_owned);
+    let sarif: Value =
+        serde_json::from_str(&fs::read_to_string(sarif).expect("written")).expect("JSON");
+    let results = sarif["runs"][0]["results"].as_array().expect("results");
+    let each = |pointer: &str| {
+        let text = |result: &Value| result.pointer(pointer)?.as_str().map(ToOwned::to_owned);
+        let mut all: Vec<String> = results.iter().filter_map(text).collect();
+        all.sort();
+        all
+    };
+    let mut cases: Vec<String> = cases.filter_map(case).collect();
+    cases.sort();
+    [
+        cases,
+        each("/fingerprints/pageshimSite~1v2"),
+        each("/properties/site"),
+    ]
+}
+
+// Goal: CI may compare runs: lost sites are called the same in each, though addresses are not.
+// Method: two runs of one program.
+#[test]
+fn lost_sites_keep_their_names_from_run_to_run() {
+    let ([cases, prints, sites], [more_cases, more_prints, more_sites]) = (called(), called());
+    assert_ne!(sites, more_sites, "addresses are chosen anew for each run");
+    assert!(prints.len() > 5, "{prints:?}");
+    assert_eq!((&cases, &prints), (&more_cases, &more_prints));
+    for mut names in [cases, prints] {
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+    }
+}
+
 // Goal: a daemon told to checks its processes unasked, and keeps the results. Method: wait for the
 // first check of a program that does nothing.
 #[test]

@@ -6,6 +6,7 @@ pub(crate) mod base;
 mod choice;
 pub(crate) mod csv;
 pub(crate) mod findings;
+mod fingerprint;
 pub(crate) mod folded;
 pub(crate) mod headline;
 pub(crate) mod junit;

@@ -1,18 +1,23 @@
 //! Lost sites as SARIF 2.1.0, for code hosts and editors.
 //!
-//! The rules are the classes, the fingerprint is the site id. A process that was not checked makes
-//! the invocation unsuccessful.
+//! The rules are the classes, the fingerprint is one of class and functions. A process that was not
+//! checked makes the invocation unsuccessful.
 
 use serde_json::{Value, json};
 
 use crate::books::report::{Frame, Leak, Process, Report};
+use crate::web::fingerprint::Fingerprints;
 use crate::web::{findings, headline, query, words};
 
 /// The document.
 pub(crate) fn render(report: &Report) -> String {
     let troubles: Vec<Value> = troubles(report);
-    let results = |process| findings::lost(report, process).map(move |leak| result(process, leak));
-    let results: Vec<Value> = report.processes.iter().flat_map(results).collect();
+    let mut fingerprints = Fingerprints::default();
+    let mut results: Vec<Value> = Vec::new();
+    for process in &report.processes {
+        let result = |leak| result(process, leak, &fingerprints.next(leak));
+        results.extend(findings::lost(report, process).map(result));
+    }
     let document = json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -55,7 +60,7 @@ fn troubles(report: &Report) -> Vec<Value> {
     report.processes.iter().filter_map(trouble).collect()
 }
 
-fn result(process: &Process, leak: &Leak) -> Value {
+fn result(process: &Process, leak: &Leak, fingerprint: &str) -> Value {
     let index = findings::RULES.iter().position(|rule| rule.0 == leak.class);
     let level = index.map_or("none", |index| findings::RULES[index].2);
     let suppressions: Vec<Value> = leak
@@ -73,9 +78,9 @@ fn result(process: &Process, leak: &Leak) -> Value {
             "message": { "text": "allocated by" },
             "frames": leak.stack.iter().map(|frame| json!({ "location": location(process, Some(frame)), "module": words::clean(&frame.module) })).collect::<Vec<_>>(),
         }],
-        "fingerprints": { "pageshimSite/v1": leak.site },
+        "fingerprints": { "pageshimSite/v2": fingerprint },
         "suppressions": suppressions,
-        "properties": { "process": process.id, "pid": process.pid, "blocks": leak.blocks, "bytes": leak.bytes },
+        "properties": { "process": process.id, "site": leak.site, "pid": process.pid, "blocks": leak.blocks, "bytes": leak.bytes },
     })
 }
 
@@ -141,7 +146,8 @@ for r in run['results']:
     assert rules[r['ruleIndex']]['id'] == r['ruleId'] and r['message']['text']
     assert all(f['location']['physicalLocation']['artifactLocation']['uri'] for s in r['stacks'] for f in s['frames'])
     p = r['locations'][0]['physicalLocation']
-    print(r['ruleId'], r['level'], p['artifactLocation']['uri'], p['region']['startLine'], *r['fingerprints'].values(), len(r['suppressions']))";
+    print(r['ruleId'], r['level'], p['artifactLocation']['uri'], p['region']['startLine'], r['properties']['site'], len(r['suppressions']))
+    assert len(r['fingerprints']['pageshimSite/v2']) == 16";
         let mut report = fixture::report();
         let said = fixture::python(SCRIPT, &render(&report));
         assert_eq!(
