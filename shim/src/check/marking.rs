@@ -72,6 +72,7 @@ pub(super) fn look(
     let mut trouble = None;
     let plan = Plan {
         careful: order.facts.missed > 0 && !order.copied,
+        copied: order.copied,
         ..Plan::within_ns(limit)
     };
     let missed = order.facts.missed > 0;

@@ -142,6 +142,8 @@ pub struct Plan {
     pub deadline_ns: u64,
     /// Other threads run: what they map may vanish.
     pub careful: bool,
+    /// This is a copy of the process: how its mappings are read is nobody else's business.
+    pub copied: bool,
     /// Words of the smallest stack.
     pub stack_least: usize,
     /// Bytes of heap for each further word; tests make it plenty.
@@ -154,6 +156,7 @@ impl Plan {
         Self {
             deadline_ns: crate::sys::fast_monotonic_ns().saturating_add(ns),
             careful: false,
+            copied: false,
             stack_least: STACK_LEAST,
             heap_per_word: HEAP_PER_WORD,
         }
@@ -181,7 +184,7 @@ pub fn check(
     index.fill(block, |used| sums.unrecorded += used as u64);
     let index = &index;
     let room = plan.stack_least.max(index.heap_bytes / plan.heap_per_word);
-    let mut tracer = Tracer::new(index, room, plan.deadline_ns).ok_or(Stopped::Memory)?;
+    let mut tracer = Tracer::new(index, room, &plan).ok_or(Stopped::Memory)?;
     let [digests, marks] = index.ranges();
     if plan.careful && !tracer.take_care() {
         return Err(Stopped::Memory);

@@ -7,6 +7,8 @@ use crate::sys;
 
 /// Pages asked about at once.
 const PAGES: usize = 512;
+/// Bytes of shared memory taken at once: as much as is asked about at once.
+const WINDOW: usize = PAGES * OS_PAGE_BYTES;
 /// Memory the kernel's page table knows nothing of yet, or that a guard holds.
 const PRESENT_OR_SWAPPED: u64 = 3 << 62;
 const GUARD: u64 = 1 << 58;
@@ -18,6 +20,37 @@ pub enum Backing {
     Private,
     /// Shared memory: the page table may have forgotten what the page cache has.
     Shared,
+}
+
+/// Takes the next piece off what is `left` of a root, of private memory at most `bytes`.
+///
+/// Shared memory is taken from its end: the kernel reads ahead of who reads a file, and what it
+/// has read would look like held pages when asked about later, so that a check would read a whole
+/// file, its holes too, into memory.
+pub(super) fn take(
+    left: &mut (usize, usize),
+    backing: Backing,
+    bytes: usize,
+) -> Option<(usize, usize)> {
+    let (from, to) = *left;
+    if from >= to {
+        return None;
+    }
+    match backing {
+        Backing::Private => left.0 = to.min((from & !(bytes - 1)) + bytes),
+        Backing::Shared => left.1 = from.max((to - 1) & !(WINDOW - 1)),
+    }
+    Some(match backing {
+        Backing::Private => (from, left.0),
+        Backing::Shared => (left.1, to),
+    })
+}
+
+/// In a copy: has the kernel read nothing ahead of who reads this shared memory next.
+pub(super) fn read_no_further((from, to): (usize, usize)) {
+    let from = from & !(OS_PAGE_BYTES - 1);
+    // SAFETY: says how the kernel is to fetch pages; their content stays. Where it is refused, more is read.
+    let _ = unsafe { sys::advise(from, to - from, sys::RANDOM) };
 }
 
 /// Answers about pages, some at a time.

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod mapped;
 mod why;
 
 use std::boxed::Box;

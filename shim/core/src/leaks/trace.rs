@@ -14,8 +14,9 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Plan;
 use super::index::{Hit, Index};
-use super::presence::{Backing, Presence};
+use super::presence::{Backing, Presence, read_no_further, take};
 use super::rules::{Reach, Rule};
 use super::table::Table;
 use crate::sys;
@@ -62,6 +63,8 @@ pub(super) struct Tracer<'i> {
     pub(super) presence: Presence,
     pub(super) scanned_bytes: u64,
     deadline_ns: u64,
+    /// This is a copy of the process.
+    copied: bool,
     reads: u32,
     /// Where roots are copied to that may vanish while they are read.
     copy: Option<Table<usize>>,
@@ -69,7 +72,7 @@ pub(super) struct Tracer<'i> {
 
 impl<'i> Tracer<'i> {
     /// A tracer whose stack has room for so many words.
-    pub(super) fn new(index: &'i Index<'i>, room: usize, deadline_ns: u64) -> Option<Self> {
+    pub(super) fn new(index: &'i Index<'i>, room: usize, plan: &Plan) -> Option<Self> {
         // The rest of a long block takes two words, or it would never be read.
         let room = room.max(2);
         Some(Self {
@@ -81,7 +84,8 @@ impl<'i> Tracer<'i> {
             own: 0,
             presence: Presence::open(),
             scanned_bytes: 0,
-            deadline_ns,
+            deadline_ns: plan.deadline_ns,
+            copied: plan.copied,
             reads: 0,
             copy: None,
         })
@@ -174,17 +178,17 @@ impl<'i> Tracer<'i> {
         (from, to): (usize, usize),
         backing: Backing,
     ) -> Result<(), Late> {
-        let (from, to) = (from.next_multiple_of(WORD), to & !(WORD - 1));
-        let mut at = from;
-        while at < to {
-            let end = to.min((at & !(SPARSE - 1)) + SPARSE);
+        let mut left = (from.next_multiple_of(WORD), to & !(WORD - 1));
+        if self.copied && backing == Backing::Shared {
+            read_no_further((from, to));
+        }
+        while let Some(piece) = take(&mut left, backing, SPARSE) {
             if self.copy.is_some() {
-                self.read_copied((at, end), backing);
+                self.read_copied(piece, backing);
             } else {
-                self.read_held::<Reach>((at, end), backing, &mut |_| ());
+                self.read_held::<Reach>(piece, backing, &mut |_| ());
             }
             self.drain::<Reach>(&mut |_| ())?;
-            at = end;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use super::aim::Aim;
 use super::chain::Answer;
 use super::index::{Hit, Index, LIVE, POSSIBLE, REACHED};
 use super::lost::ALL;
-use super::presence::Presence;
+use super::presence::{Presence, read_no_further, take};
 use super::roots::{Still, Takes};
 use super::table::Table;
 use super::{Backing, Over, Plan, storage};
@@ -108,6 +108,8 @@ pub struct Search<'i> {
     /// The kind of root that is taken now.
     kind: Root,
     deadline_ns: u64,
+    /// This is a copy of the process.
+    copied: bool,
 }
 
 impl<'i> Search<'i> {
@@ -135,6 +137,7 @@ impl<'i> Search<'i> {
             of_kept: 0..0,
             kind: Root::Block,
             deadline_ns: plan.deadline_ns,
+            copied: plan.copied,
         })
     }
 
@@ -309,13 +312,20 @@ impl<'i> Search<'i> {
     }
 
     fn read_root(&mut self, (from, to): (usize, usize), backing: Backing) -> Result<(), Over> {
-        let (mut at, to) = (from.next_multiple_of(WORD), to & !(WORD - 1));
+        let mut left = (from.next_multiple_of(WORD), to & !(WORD - 1));
+        if self.copied && backing == Backing::Shared {
+            read_no_further((from, to));
+        }
         let mut presence = core::mem::replace(&mut self.presence, Presence::closed());
-        while at < to && self.found.is_none() {
-            let end = to.min((at & !(PIECE - 1)) + PIECE);
-            presence.each((at, end), backing, |from, to| self.read_piece(from, to));
+        while self.found.is_none()
+            && let Some(piece) = take(&mut left, backing, PIECE)
+        {
+            presence.each(piece, backing, |from, to| {
+                for at in (from..to).step_by(PIECE) {
+                    self.read_piece(at, to.min(at + PIECE));
+                }
+            });
             self.check_time()?;
-            at = end;
         }
         self.presence = presence;
         match self.found {

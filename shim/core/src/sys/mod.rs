@@ -257,6 +257,8 @@ pub unsafe fn advise(address: usize, bytes: usize, advice: usize) -> Result<(), 
 }
 /// Drop the content now; the next touch reads zeros.
 pub const DONTNEED: usize = 4;
+/// Pages are asked for in no order: read none ahead.
+pub const RANDOM: usize = 1;
 /// Back with huge pages.
 pub const HUGEPAGE: usize = 14;
 /// Leave out of core dumps.
