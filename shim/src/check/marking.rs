@@ -38,6 +38,9 @@ pub(super) fn look(
     stack: (usize, usize),
     section: &mut Section,
 ) -> Result<Sums, Reason> {
+    // In a program that has closed all of ours, nobody else moves the clock on.
+    STATE.advance_tick();
+    let _spare = sys::Spare::to_open(b"/proc/self/maps\0");
     let mut threads = Table::<Still>::new(order.threads.len() + 1).ok_or(Reason::Memory)?;
     let mut known = 0;
     for still in order.threads.iter().copied().chain(own) {

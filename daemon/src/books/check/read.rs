@@ -91,7 +91,9 @@ pub fn reason(word: u64) -> &'static str {
         }
         "memory" => "there was no memory for the marks",
         "too_long" => "it took too long",
-        "system" => "a system call it needs failed",
+        "system" => {
+            "a system call it needs failed: the program sees no /proc (as in a chroot), has no descriptor left, or uses PAGESHIM_SIGNAL itself"
+        }
         "namespace" => {
             "its next child would be the first of a new process id namespace, which ends with it"
         }

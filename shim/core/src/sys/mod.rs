@@ -9,11 +9,13 @@
 
 use core::arch::asm;
 
+mod files;
 mod maps;
 mod net;
 mod process;
 mod threads;
 
+pub use files::Spare;
 pub use maps::{Mapping, each_mapping, mapped_file};
 pub use net::*;
 pub use process::*;
@@ -71,6 +73,7 @@ pub(crate) mod number {
     pub(crate) const READLINK: usize = 89;
     pub(crate) const GETRLIMIT: usize = 97;
     pub(crate) const PRCTL: usize = 157;
+    pub(crate) const SETRLIMIT: usize = 160;
     pub(crate) const GETTID: usize = 186;
     pub(crate) const FUTEX: usize = 202;
     pub(crate) const GETDENTS64: usize = 217;

@@ -116,13 +116,21 @@ pub fn each_thread(mut each: impl FnMut(u32)) -> bool {
 
 /// Closes every descriptor by the plainest calls there are, in a process that goes on without any.
 pub fn close_each() {
-    each_number(b"/proc/self/fd\0", |own, fd| {
-        if let Ok(fd) = i32::try_from(fd)
-            && fd != own
-        {
-            close(fd);
-        }
-    });
+    const LOW: i32 = 1024;
+    let all = || {
+        each_number(b"/proc/self/fd\0", |own, fd| {
+            if let Ok(fd) = i32::try_from(fd)
+                && fd != own
+            {
+                close(fd);
+            }
+        })
+    };
+    // Who has no descriptor left cannot open the list of them.
+    if !all() {
+        (0..LOW).for_each(close);
+        all();
+    }
 }
 
 /// Calls `each` with the directory's descriptor and every name in it that is a number.
