@@ -332,6 +332,9 @@ pub struct Frame {
     pub line: Option<u32>,
     /// File name of the module.
     pub module: String,
+    /// Its whole path, as the process saw it; empty where it is not known.
+    #[serde(default)]
+    pub module_path: String,
     /// Address in the process, hex.
     pub address: String,
     /// True for a function inlined into the next frame.

@@ -210,6 +210,7 @@ impl<'a> Session<'a> {
             file: named.file.as_deref().map(str::to_owned),
             line: named.line,
             module: module.name().to_owned(),
+            module_path: module.path.clone(),
             address: address.clone(),
             inlined: named.inlined,
         };

@@ -6,14 +6,23 @@
 
 use crate::books::report::Frame;
 
-/// Whether `pattern` is found in the function, file or module of a frame.
+/// Whether `pattern` is found in the function, file or module of a frame. A module is meant by its
+/// path, and where that is not known, by its name: the name in a path would match other anchors.
 pub(super) fn takes(pattern: &str, frame: &Frame) -> bool {
     matches(pattern, &frame.function)
-        || matches(pattern, &frame.module)
+        || matches(pattern, module(frame))
         || frame
             .file
             .as_deref()
             .is_some_and(|file| matches(pattern, file))
+}
+
+/// The module's path, or what is known of it.
+fn module(frame: &Frame) -> &str {
+    match frame.module_path.as_str() {
+        "" => &frame.module,
+        path => path,
+    }
 }
 
 /// Whether `pattern` is found in `text`.
@@ -63,6 +72,30 @@ fn after<'a>(text: &'a str, part: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Goal: a module is known by its whole path, as in LeakSanitizer. Method: parts of it and the
+    // whole, with each sign; a report of an older version, which has names only.
+    #[test]
+    fn modules_match_by_path() {
+        let mut frame = Frame {
+            module: "libzoo.so".to_owned(),
+            module_path: "/opt/zoo/lib/libzoo.so".to_owned(),
+            ..Frame::default()
+        };
+        for (pattern, expected) in [
+            ("/opt/zoo/lib/libzoo.so", true),
+            ("^/opt/zoo/lib/", true),
+            ("libzoo", true),
+            ("/libzoo.so$", true),
+            ("zoo/*.so$", true),
+            ("^libzoo.so$", false),
+            ("/usr/lib", false),
+        ] {
+            assert_eq!(takes(pattern, &frame), expected, "{pattern}");
+        }
+        frame.module_path.clear();
+        assert!(takes("^libzoo.so$", &frame) && !takes("/libzoo.so$", &frame));
+    }
 
     // Goal: patterns mean what they mean in LeakSanitizer's files. Method: each sign alone and together.
     #[test]
