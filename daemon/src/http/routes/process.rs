@@ -10,7 +10,7 @@ use super::answer::{Answer, json_answer, page_or_json};
 use super::asked::one_process;
 use crate::books::report::Process;
 use crate::books::why::Question;
-use crate::http::negotiate::Format;
+use crate::http::negotiate::{self, Format};
 use crate::http::problem::Problem;
 use crate::http::{App, guard};
 use crate::hub::{NoCheck, Roots};
@@ -35,11 +35,20 @@ pub(super) async fn check(
     let roots = roots(query.as_deref().unwrap_or_default())?;
     let process = app.source.check(&id, roots).await;
     let process = process.map_err(|no| no_check(&id, no))?;
-    if page_or_json(None, &headers)? == Format::Html {
+    if to_a_page(&headers)? {
         let page = format!("../../../../leaks?process={}", query::encode(&process));
         return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, page)]).into_response());
     }
     json_answer(&one(&app, &process).await?)
+}
+
+/// Whether who asked is to be sent to a page: a browser, which says that it takes one. Who says
+/// nothing, as tools do, wants an answer.
+fn to_a_page(headers: &HeaderMap) -> Result<bool, Problem> {
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|value| value.to_str().ok());
+    let page = page_or_json(None, headers)? == Format::Html;
+    Ok(page && negotiate::wants_html(accept))
 }
 
 /// `roots=all` or `roots=strict`.
@@ -76,7 +85,7 @@ pub(super) async fn why(
     let question = question(&asked).map_err(|why| Problem::new(400, why))?;
     let process = app.source.why(&id, &question).await;
     let process = process.map_err(|no| no_check(&id, no))?;
-    if page_or_json(None, &headers)? == Format::Html {
+    if to_a_page(&headers)? {
         let page = format!("../../../../why?process={}", query::encode(&process));
         return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, page)]).into_response());
     }

@@ -23,6 +23,13 @@ fn a_check_is_posted() {
         head.starts_with("http/1.1 303") && head.contains("location: ../../../../leaks?process="),
         "{head}"
     );
+    for said in ["", "Accept: */*\r\n"] {
+        let (head, body) = server.ask("POST", path, said);
+        assert!(
+            head.starts_with("http/1.1 200") && body.contains("\"check\""),
+            "who names no page gets an answer: {head}{body}"
+        );
+    }
     let (head, body) = server.ask("POST", path, "Origin: http://evil.example\r\n");
     assert!(head.starts_with("http/1.1 403"), "{head}{body}");
     let (head, _) = server.ask("POST", path, "Sec-Fetch-Site: cross-site\r\n");
