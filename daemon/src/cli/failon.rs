@@ -134,7 +134,7 @@ impl Condition {
                 units::bytes(value),
                 units::percent(value, process.pages.committed_bytes)
             ),
-            _ => format!("{} ({} B)", units::bytes(value), units::count(value)),
+            _ => exact_bytes(value),
         };
         broken.then(|| format!("{}: {who} has {shown}", self.text))
     }
@@ -148,6 +148,15 @@ impl Condition {
             Subject::Dropped => process.events_dropped,
             Subject::Misuse => process.misuse.values().sum(),
         })
+    }
+}
+
+/// `1.5 KiB (1,536 B)`; few bytes are told once.
+fn exact_bytes(bytes: u64) -> String {
+    let (short, whole) = (units::bytes(bytes), units::count(bytes));
+    match bytes < 1024 {
+        true => short,
+        false => format!("{short} ({whole} B)"),
     }
 }
 
@@ -186,7 +195,8 @@ mod tests {
             conditions.findings(&process)
         };
         assert_eq!(left(0).len(), 1);
-        assert!(left(4000).join("").contains("has 96 B"));
+        assert!(left(4000).join("").ends_with("has 96 B"));
+        assert!(left(0).join("").ends_with("has 4.0 KiB (4,096 B)"));
         assert!(left(4096).is_empty());
     }
 
