@@ -5,11 +5,12 @@ use clap::{Args, ValueEnum};
 
 use super::suppressions::SuppressionsOption;
 use super::{SocketOption, client, places, print, report};
-use crate::books::report::{Leak, Process};
+use crate::books::report::{Leak, Process, State};
 use crate::books::suppress::is_lost;
+use crate::http::Processes;
 use crate::hub::Filter;
-use crate::web::text;
 use crate::web::view::CLASSES;
+use crate::web::{text, words};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,8 +67,13 @@ pub(crate) fn main(options: &Options) -> Result<(), String> {
         if options.strict { "strict" } else { "all" }
     );
     let body = client::post(&url, &path)?;
-    let checked: Process = serde_json::from_slice(&body)
-        .map_err(|error| format!("the daemon at {url} speaks another version: {error}"))?;
+    let other = |error| format!("the daemon at {url} speaks another version: {error}");
+    let checked: Process = serde_json::from_slice(&body).map_err(other)?;
+    let known = client::get(&url, "processes.json")?;
+    let known: Processes = serde_json::from_slice(&known).map_err(other)?;
+    if let Some(said) = one_of_several(&known.processes, &options.process, &checked) {
+        print::say(&said);
+    }
     let filter = Filter {
         class: options.class.clone(),
         ..Filter::default()
@@ -91,4 +97,37 @@ pub(crate) fn main(options: &Options) -> Result<(), String> {
         Format::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
     });
     Ok(())
+}
+
+/// Which process was taken, where a name stands for several that run.
+fn one_of_several(known: &[Process], name: &str, taken: &Process) -> Option<String> {
+    let called = |process: &&Process| process.name == name && process.state == State::Running;
+    let count = known.iter().filter(called).count();
+    (count > 1 && taken.name == name).then(|| {
+        let (name, pid) = (words::clean(name), taken.pid);
+        format!("{count} processes are called {name}; checked the newest, pid {pid}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::fixture;
+
+    // Goal: a name that stands for several processes is told with the one that was taken, a pid and
+    // a name of one are not. Method: the fixture's running process, once and twice, and an ended one.
+    #[test]
+    fn one_of_several_is_told() {
+        let report = fixture::report();
+        let (ended, taken) = (&report.processes[0], &report.processes[1]);
+        let one = [ended.clone(), taken.clone()];
+        assert_eq!(one_of_several(&one, "zoo", taken), None);
+        let two = [taken.clone(), ended.clone(), taken.clone()];
+        assert_eq!(one_of_several(&two, "4711", taken), None);
+        let said = one_of_several(&two, "zoo", taken).expect("told");
+        assert_eq!(
+            said,
+            "2 processes are called zoo; checked the newest, pid 4711"
+        );
+    }
 }
